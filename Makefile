@@ -1,0 +1,62 @@
+# Two commands do it all on a machine with Python 3.11 and make: `make run` and `make test`.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+LOCKS := containers/requirements
+# More arguments for `flowers run`, e.g. make run ARGS="--images DIR --output DIR"
+ARGS ?=
+IMAGE ?= flowers-cpu:latest
+UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types unit format lock image clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(VENV)/local.installed ## Run the whole pipeline here, on synthetic flowers or with ARGS
+	@$(BIN)/flowers run $(ARGS)
+
+test: lint types unit ## Lint, check types, run the tests
+
+lint: $(VENV)/dev.installed ## Check style and configuration files
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/check-jsonschema --builtin-schema vendor.cloudbuild cloudbuild.yaml
+
+types: $(VENV)/dev.installed ## Check types
+	$(BIN)/mypy
+
+unit: $(VENV)/dev.installed ## Run the tests
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile
+
+format: $(VENV)/dev.installed ## Format the code
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+lock: ## Pin every dependency anew, with hashes; needs uv
+	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local -o $(LOCKS)/local.txt
+	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra dev \
+		-c $(LOCKS)/local.txt -o $(LOCKS)/dev.txt
+	$(UV_COMPILE) $(LOCKS)/cpu.in -o $(LOCKS)/cpu.txt
+	$(UV_COMPILE) --no-deps $(LOCKS)/kfp.in -o $(LOCKS)/kfp.txt
+
+image: ## Build the CPU image; needs docker
+	docker build -f containers/Dockerfile -t $(IMAGE) .
+
+clean: ## Remove the environment and caches; runs stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The project itself comes last and without dependencies: the lock file has them all.
+$(VENV)/local.installed: $(LOCKS)/local.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCKS)/local.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.installed: $(LOCKS)/dev.txt $(VENV)/local.installed
+	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCKS)/dev.txt
+	@touch $@

@@ -1,0 +1,148 @@
+"""Self-contained HTML pages: no request leaves the page, light and dark, readable on a phone."""
+
+import base64
+import dataclasses
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+from cycler import cycler
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+# Drawn in this colour, then replaced, so that lines and letters follow the page into dark mode.
+_INK = "#010203"
+# Told apart by people with colour-blindness too; source: Okabe and Ito (2008).
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("components.common"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of a page.
+
+    Attributes:
+        title: Its heading.
+        body: Trusted HTML, as the functions of this module make it.
+    """
+
+    title: str
+    body: Markup
+
+
+def page(title: str, sections: Sequence[Section], more: Markup = Markup()) -> str:  # noqa: B008
+    """A whole page with a heading and sections.
+
+    Args:
+        title: The heading.
+        sections: Parts of the page, in order.
+        more: Sections of other pages, to stand behind them.
+    """
+    template = _TEMPLATES.get_template("page.html")
+    return template.render(title=title, sections=sections, more=more)
+
+
+def sections_of(page_text: str) -> Markup:
+    """Takes the sections out of a page that `page` made, to put them into another."""
+    _, _, rest = page_text.partition("<main>")
+    body, _, _ = rest.partition("</main>")
+    return Markup(body)
+
+
+def paragraph(text: str) -> Markup:
+    """A paragraph; the text is escaped."""
+    return Markup("<p>{}</p>").format(text)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], caption: str) -> Markup:
+    """A table; every cell is escaped, numbers are set to the right.
+
+    Args:
+        columns: Headings.
+        rows: Cells, one sequence per row; the first cell heads its row.
+        caption: What the table shows, in a phrase.
+    """
+    template = _TEMPLATES.get_template("table.html")
+    return Markup(template.render(columns=columns, rows=rows, caption=caption))
+
+
+def figures(values: Mapping[str, str]) -> Markup:
+    """A row of key figures, each with its name above it."""
+    return Markup(_TEMPLATES.get_template("figures.html").render(values=values))
+
+
+def contact_sheet(rows: Mapping[str, Sequence[bytes]]) -> Markup:
+    """Rows of JPEG pictures, each row with its name.
+
+    Args:
+        rows: Name of the row -> encoded pictures.
+    """
+    encoded = {
+        name: [base64.b64encode(picture).decode() for picture in pictures]
+        for name, pictures in rows.items()
+    }
+    return Markup(_TEMPLATES.get_template("contact_sheet.html").render(rows=encoded))
+
+
+def new_figure(width: float = 7.0, height: float = 3.2) -> Figure:
+    """An empty figure in the style of the pages; sizes in inches."""
+    style = {
+        "axes.edgecolor": _INK,
+        "axes.labelcolor": _INK,
+        "axes.prop_cycle": cycler(color=COLOURS),
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "font.family": "sans-serif",
+        # Letters stay text: small files, and a reader can search and copy them.
+        "svg.fonttype": "none",
+        # Names of clip paths are random otherwise, and equal runs would give unequal pages.
+        "svg.hashsalt": "flowers",
+        "text.color": _INK,
+        # A dollar sign in the name of a class is no formula.
+        "text.parse_math": False,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+    }
+    mpl.rcParams.update(style)
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def figure(drawn: Figure, alternative: str) -> Markup:
+    """Puts a figure into a page.
+
+    Args:
+        drawn: A figure of `new_figure`.
+        alternative: What it shows, for those who cannot see it.
+    """
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        # A script that the font lacks: letters stay text, and the reader's browser has them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        metadata = {"Date": None, "Creator": None}
+        drawn.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    _, _, svg = buffer.getvalue().partition("<svg")
+    svg = svg.replace(_INK, "currentColor")
+    return Markup('<figure role="img" aria-label="{}"><svg aria-hidden="true"{}</figure>').format(
+        alternative, Markup(svg)
+    )
+
+
+def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
+    """Writes a page to a file."""
+    write_html(path, page(title, sections))
+
+
+def write_html(path: Path, text: str) -> None:
+    """Writes a page; the name of a file that is not UTF-8 is shown with its bytes escaped."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")

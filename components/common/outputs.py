@@ -1,0 +1,108 @@
+"""Outputs that appear whole or not at all."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from components.common.errors import ConfigError
+
+_PARTIAL = ".partial-"
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder tree; an absent path is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _claim(target: Path) -> Path:
+    """Checks that `target` is free and can be made, and returns an unused temporary sibling."""
+    # A rename replaces an empty folder, which is what a caller often prepares.
+    if target.exists() and not _is_empty_folder(target):
+        raise ConfigError(
+            f"output {target} already exists: expected a new or an empty folder; "
+            "name another --output or remove it first"
+        )
+    partial = target.parent / f".{target.name}{_PARTIAL}{uuid.uuid4().hex[:8]}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Before the work, not after it: whether anything can be written here.
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"output {target} cannot be made ({error.strerror}): name a folder that can be written"
+        ) from error
+    # Left over from a killed run: nobody will finish them.
+    for sibling in target.parent.iterdir():
+        if sibling.name.startswith(f".{target.name}{_PARTIAL}"):
+            remove(sibling)
+    return partial
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    if partial.is_file() and target.is_dir():
+        target.rmdir()
+    partial.rename(target)
+
+
+def _sync(path: Path) -> None:
+    """Flushes every file under `path` to the disk, so that a rename never outruns its data."""
+    files = (p for p in path.rglob("*") if p.is_file()) if path.is_dir() else (path,)
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def staged(*targets: Path) -> Iterator[tuple[Path, ...]]:
+    """Gives a temporary sibling for each target and renames them all at the end.
+
+    The caller writes to the temporary paths, as files or as folders. When the block ends well they
+    are flushed and renamed in the order given, so name last the target that others take as the
+    sign that the step is done. When it raises, or when the process is killed, no target exists.
+
+    Args:
+        targets: Paths that do not exist yet, or empty folders.
+
+    Yields:
+        One path per target, in the same file system, that does not exist yet.
+
+    Raises:
+        ConfigError: A target exists and is not an empty folder, or its parent cannot be made.
+    """
+    # In full, so that the folder one stands in has a name and a parent.
+    targets = tuple(Path(os.path.abspath(target)) for target in targets)  # noqa: PTH100
+    partials = tuple(_claim(target) for target in targets)
+    try:
+        yield partials
+        for partial in partials:
+            _sync(partial)
+        for partial, target in zip(partials, targets, strict=True):
+            _put_in_place(partial, target)
+    finally:
+        for partial in partials:
+            remove(partial)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces the file at `path` in one step, so that a reader never sees half of it."""
+    partial = path.with_name(f".{path.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        _sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

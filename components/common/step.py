@@ -1,0 +1,83 @@
+"""What every step does around its work: quiet libraries, one line for an error, an exit code."""
+
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from components.common.errors import FlowersError
+from components.common.progress import say
+
+_TOOK = re.compile(r"took (?P<seconds>[\d.]+) s")
+_FAILURE = re.compile(r"(?P<step>[\w-]+): exit (?P<exit_code>\d+): (?P<message>.+)")
+
+
+class Failure(NamedTuple):
+    """How a step ended when it did not succeed."""
+
+    step: str
+    exit_code: int
+    message: str
+
+
+def parse_failure(line: str) -> Failure | None:
+    """Reads the line by which a step says why it ended; None for any other text."""
+    found = _FAILURE.fullmatch(line.strip())
+    if not found:
+        return None
+    return Failure(found["step"], int(found["exit_code"]), found["message"])
+
+
+def parse_took(text: str) -> float | None:
+    """Reads the message by which a step says how long it worked, in seconds; None for others."""
+    found = _TOOK.fullmatch(text)
+    return float(found["seconds"]) if found else None
+
+
+def import_tensorflow_quietly() -> None:
+    """Imports TensorFlow without its start-up notes, and with them when the import fails.
+
+    The native library writes them to file descriptor 2 whatever the log level, so the descriptor
+    itself is turned away. With `TF_CPP_MIN_LOG_LEVEL=0` the user asks to see everything.
+    """
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
+        import tensorflow
+
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except ImportError:
+            notes.seek(0)
+            os.write(stderr, notes.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+@contextmanager
+def run_step(name: str) -> Iterator[None]:
+    """Runs a step's body so that it ends the same way in a shell, in a container and under KFP.
+
+    An error of the exception tree becomes one line, `<step>: exit <code>: <message>`, and the
+    process exits with its code. Anything else is a fault of ours and keeps its traceback.
+
+    Args:
+        name: The step as its task is called, e.g. `ingest-examples`.
+    """
+    began = time.monotonic()
+    try:
+        yield
+        say(name, f"took {time.monotonic() - began:.2f} s")
+    except FlowersError as error:
+        message = " ".join(str(error).split())
+        print(f"{name}: exit {error.exit_code}: {message}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)

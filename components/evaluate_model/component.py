@@ -1,0 +1,41 @@
+"""The KFP interface of the step."""
+
+from kfp import dsl
+from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+
+from components.images import CPU
+
+
+@dsl.component(base_image=CPU, install_kfp_package=False)
+def evaluate_model(
+    examples: Input[Dataset],
+    model: Input[Model],
+    evaluation: Output[Metrics],
+    confusion: Output[ClassificationMetrics],
+    report: Output[HTML],
+) -> None:
+    """Scores a model on the test split, every example counted once.
+
+    Args:
+        examples: Data set of `ingest_examples`.
+        model: Model of `train_model`.
+        evaluation: Every figure, as JSON.
+        confusion: Confusion matrix for the console.
+        report: Page about the evaluation.
+    """
+    from pathlib import Path
+
+    from components.common.step import import_tensorflow_quietly, run_step
+
+    with run_step("evaluate-model"):
+        import_tensorflow_quietly()
+        from components.evaluate_model.evaluate import evaluate
+
+        result = evaluate(
+            Path(examples.path), Path(model.path), Path(evaluation.path), Path(report.path)
+        )
+        for name in ("accuracy", "accuracy_low", "accuracy_high", "loss", "examples"):
+            evaluation.log_metric(name, getattr(result, name))
+        confusion.log_confusion_matrix(
+            list(result.class_names), [list(row) for row in result.confusion]
+        )

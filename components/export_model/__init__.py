@@ -1,0 +1,1 @@
+"""Export of a model that passed the gate."""

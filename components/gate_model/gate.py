@@ -1,0 +1,143 @@
+"""The gate: may this model be exported? In doubt, no."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import NoReturn
+
+from components.common.config import build, read_mapping, to_json
+from components.common.errors import GateClosedError
+from components.common.evaluation import Evaluation, load_evaluation
+from components.common.outputs import staged
+from components.common.progress import say
+
+STEP = "gate-model"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the gate decided.
+
+    Attributes:
+        blessed: Whether the model may be exported.
+        reason: Why, in one sentence.
+        threshold: What was asked for; None when nobody set it.
+        accuracy: What the model reached; None when it is not a number.
+    """
+
+    blessed: bool
+    reason: str
+    threshold: float | None
+    accuracy: float | None
+
+
+def decide(evaluation: Evaluation, threshold: float | None) -> Verdict:
+    """Decides whether a model may be exported.
+
+    Fails closed: whatever is missing, is not a number or does not fit together refuses.
+
+    Args:
+        evaluation: How the model did on the test split.
+        threshold: Smallest top-1 accuracy, above 0 and at most 1; None when nobody set it.
+
+    Returns:
+        The verdict with its reason.
+    """
+    objection = _threshold_objection(threshold) or _evaluation_objection(evaluation)
+    accuracy = evaluation.accuracy if math.isfinite(evaluation.accuracy) else None
+    usable = threshold if threshold is not None and math.isfinite(threshold) else None
+    if objection or usable is None:
+        return Verdict(False, objection, usable, accuracy)
+    blessed = evaluation.accuracy >= usable
+    asked = f"{math.ceil(usable * 1e4 - 1e-6) / 100:.2f} %"
+    reason = (
+        f"test accuracy {_percent(evaluation.accuracy)} is "
+        f"{'at or above' if blessed else 'below'} the threshold of {asked} "
+        f"({evaluation.correct} of {evaluation.examples} correct, 95 % interval "
+        f"{_percent(evaluation.accuracy_low)} to {_percent(evaluation.accuracy_high)})"
+    )
+    return Verdict(blessed, reason, usable, accuracy)
+
+
+def _percent(share: float) -> str:
+    """Rounded down, as a threshold is rounded up: 79.996 % is never shown as 80 % passed."""
+    return f"{math.floor(share * 1e4 + 1e-6) / 100:.2f} %"
+
+
+def _threshold_objection(threshold: float | None) -> str:
+    if threshold is None:
+        return "no threshold is set: expected a number above 0 and at most 1"
+    if not 0.0 < threshold <= 1.0:
+        return f"the threshold is {threshold}: expected a number above 0 and at most 1"
+    return ""
+
+
+def _evaluation_objection(evaluation: Evaluation) -> str:
+    """Why an evaluation cannot be relied on, or nothing."""
+    if evaluation.examples < 1:
+        return "the evaluation counts no examples"
+    figures = ("accuracy", "accuracy_low", "accuracy_high", "loss")
+    infinite = [name for name in figures if not math.isfinite(getattr(evaluation, name))]
+    if infinite:
+        return f"the evaluation has no finite number for {', '.join(infinite)}"
+    if evaluation.class_names != evaluation.model_class_names:
+        return (
+            f"the classes do not match: the test split has {list(evaluation.class_names)}, "
+            f"the model {list(evaluation.model_class_names)}"
+        )
+    if evaluation.train_overlap:
+        return f"{evaluation.train_overlap} test images are in the train split too"
+    return _inconsistency(evaluation)
+
+
+def _inconsistency(evaluation: Evaluation) -> str:
+    """Whether the figures contradict each other, as they do in a file that was edited."""
+    classes = len(evaluation.class_names)
+    confusion = evaluation.confusion
+    if len(confusion) != classes or any(len(row) != classes for row in confusion):
+        return "the confusion matrix has another number of classes than the test split"
+    if any(count < 0 for row in confusion for count in row):
+        return "the confusion matrix has negative counts"
+    counted = sum(map(sum, confusion))
+    correct = sum(confusion[index][index] for index in range(classes))
+    if (counted, correct) != (evaluation.examples, evaluation.correct):
+        return "the confusion matrix does not add up to the examples and correct ones counted"
+    if not math.isclose(evaluation.accuracy, correct / counted, abs_tol=1e-9):
+        return "the accuracy is not the share of correct examples"
+    empty = [
+        name for name, row in zip(evaluation.class_names, confusion, strict=True) if not sum(row)
+    ]
+    if empty:
+        return f"the test split has no example of {', '.join(empty)}"
+    return ""
+
+
+def gate(evaluation: Path, threshold: float | None, verdict: Path) -> Verdict:
+    """Decides on an evaluation file and writes the verdict.
+
+    Args:
+        evaluation: JSON file of `evaluate_model`.
+        threshold: Smallest top-1 accuracy; None when nobody set it.
+        verdict: JSON file to make.
+
+    Raises:
+        DataError: The evaluation is absent or damaged.
+    """
+    decision = decide(load_evaluation(evaluation), threshold)
+    with staged(verdict) as (staged_verdict,):
+        staged_verdict.write_text(to_json(dataclasses.asdict(decision)), encoding="utf-8")
+    say(STEP, f"gate {'open' if decision.blessed else 'closed'}: {decision.reason}")
+    return decision
+
+
+def refuse(verdict: Path) -> NoReturn:
+    """Ends a run whose gate is closed.
+
+    Args:
+        verdict: JSON file of `gate`.
+
+    Raises:
+        GateClosedError: Always, with the reason of the verdict.
+    """
+    decision = build(Verdict, read_mapping(str(verdict)))
+    raise GateClosedError(f"gate closed: {decision.reason}")

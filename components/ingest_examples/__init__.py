@@ -1,0 +1,1 @@
+"""Photos to TFRecord shards of three splits."""

@@ -1,0 +1,59 @@
+"""What to ingest and how."""
+
+import dataclasses
+
+from components.common.config import Range, check
+from components.common.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotosConfig:
+    """Where the photos are.
+
+    Attributes:
+        images: A folder that holds one folder per class, or
+            `synthetic://flowers?per_class=200&seed=7`.
+        manifest: CSV with a column `path`, in the folder of images or anywhere; goes with
+            `group_column`.
+        group_column: Column of the manifest whose equal values stay in one split, for example the
+            photographer.
+    """
+
+    images: str
+    manifest: str = ""
+    group_column: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.manifest) != bool(self.group_column):
+            given, absent = "manifest", "group_column"
+            if not self.manifest:
+                given, absent = absent, given
+            raise ConfigError(f"{given}: goes with {absent}, which is missing; give both")
+
+
+@dataclasses.dataclass(frozen=True)
+class IngestConfig:
+    """How photos become examples.
+
+    Attributes:
+        image_size: Side of the stored square images, in pixels.
+        validation_fraction: Share of the groups that goes to validation.
+        test_fraction: Share of the groups that goes to test.
+        max_reject_fraction: The step fails when more of the photos than this cannot be used;
+            duplicates do not count.
+        split_salt: Another salt gives another, independent division into splits.
+    """
+
+    image_size: int = 192
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.15
+    max_reject_fraction: float = 0.01
+    split_salt: str = "flowers"
+
+    def __post_init__(self) -> None:
+        check("image_size", self.image_size, Range(16, 1024))
+        check("validation_fraction", self.validation_fraction, Range(0.01, 0.8))
+        check("test_fraction", self.test_fraction, Range(0.01, 0.8))
+        held_out = self.validation_fraction + self.test_fraction
+        check("validation_fraction + test_fraction", held_out, Range(0.02, 0.9))
+        check("max_reject_fraction", self.max_reject_fraction, Range(0.0, 1.0))

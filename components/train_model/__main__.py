@@ -1,0 +1,76 @@
+"""The command line of the step: `python -m components.train_model`."""
+
+from pathlib import Path
+
+import click
+
+from components.common.cli import PATH, run_cli
+from components.common.config import build, override, read_mapping
+from components.common.errors import ConfigError
+from components.common.outputs import staged
+from components.common.step import import_tensorflow_quietly, run_step
+from components.train_model.config import ModelConfig, TrainConfig
+
+
+@click.command("train-model")
+@click.option("--examples", type=PATH, required=True, help="Examples of ingest-examples.")
+@click.option("--augmented", type=PATH, required=True, help="Train split of augment-examples.")
+@click.option("--output", type=PATH, required=True, help="Folder to make.")
+@click.option("--recipe", metavar="FILE", help="Recipe whose sections model and train are used.")
+@click.option("--model-config", metavar="FILE|JSON", help="Architecture, in place of a recipe's.")
+@click.option("--train-config", metavar="FILE|JSON", help="How to train, in place of a recipe's.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="E.g. train.epochs=5."
+)
+def command(
+    examples: Path,
+    augmented: Path,
+    output: Path,
+    recipe: str | None,
+    model_config: str | None,
+    train_config: str | None,
+    assignments: tuple[str, ...],
+) -> None:
+    """Trains a model and keeps the weights that did best on the validation split.
+
+    Makes OUTPUT/model (model.keras, model.json, history.json), OUTPUT/metrics.json and
+    OUTPUT/report.html.
+    """
+    with run_step("train-model"):
+        architecture, training = _configs(recipe, model_config, train_config, assignments)
+        import_tensorflow_quietly()
+        from components.train_model.train import train
+
+        with staged(output) as (folder,):
+            train(
+                examples,
+                augmented,
+                architecture,
+                training,
+                folder / "model",
+                folder / "metrics.json",
+                folder / "report.html",
+            )
+
+
+def _configs(
+    recipe: str | None,
+    model_config: str | None,
+    train_config: str | None,
+    assignments: tuple[str, ...],
+) -> tuple[ModelConfig, TrainConfig]:
+    sections = read_mapping(recipe) if recipe else {}
+    given = {"model": model_config, "train": train_config}
+    sections |= {name: read_mapping(text) for name, text in given.items() if text}
+    sections = override(sections, assignments)
+    for name in given:
+        if name not in sections:
+            raise ConfigError(f"{name}: missing; give --recipe FILE or --{name}-config FILE|JSON")
+    return (
+        build(ModelConfig, sections["model"], "model"),
+        build(TrainConfig, sections["train"], "train"),
+    )
+
+
+if __name__ == "__main__":
+    run_cli(command)

@@ -1,0 +1,67 @@
+"""The page about training: curves, the learning rate, and the figures of the best epoch."""
+
+from pathlib import Path
+
+from markupsafe import Markup
+
+from components.common import html
+from components.train_model.history import TrainResult
+
+
+def write_report(result: TrainResult, path: Path) -> None:
+    """Writes the page as one HTML file."""
+    sections = [
+        html.Section("Training", _figures(result) + _curves(result)),
+        html.Section("Learning rate", _learning_rate(result)),
+    ]
+    html.write_page(path, "Training report", sections)
+
+
+def _figures(result: TrainResult) -> Markup:
+    best = result.best
+    seconds = sum(epoch.seconds for epoch in result.history)
+    images = sum(epoch.images_per_second for epoch in result.history) / len(result.history)
+    return html.figures(
+        {
+            "Best validation accuracy": f"{best.val_accuracy:.1%}",
+            "In epoch": f"{best.epoch} of {len(result.history)}",
+            "Weights": f"{result.parameters:,}",
+            "Steps per epoch": f"{result.steps_per_epoch}",
+            "Time": f"{seconds:.0f} s",
+            "Throughput": f"{images:.0f} images/s",
+        }
+    )
+
+
+def _curves(result: TrainResult) -> Markup:
+    epochs = [epoch.epoch for epoch in result.history]
+    drawn = html.new_figure()
+    left, right = drawn.subplots(1, 2)
+    for axes, name in ((left, "loss"), (right, "accuracy")):
+        train = [getattr(epoch, name) for epoch in result.history]
+        validation = [getattr(epoch, f"val_{name}") for epoch in result.history]
+        axes.plot(epochs, train, label="train, augmented", marker=".")
+        axes.plot(epochs, validation, label="validation", marker=".")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+    right.axvline(result.best.epoch, linestyle=":", color=html.COLOURS[2], label="kept")
+    right.legend(frameon=False)
+    return html.figure(
+        drawn,
+        f"Loss and accuracy over {len(epochs)} epochs; validation accuracy is best in epoch "
+        f"{result.best.epoch} with {result.best.val_accuracy:.1%}",
+    )
+
+
+def _learning_rate(result: TrainResult) -> Markup:
+    drawn = html.new_figure(height=2.2)
+    axes = drawn.subplots()
+    axes.plot(
+        [epoch.epoch for epoch in result.history],
+        [epoch.learning_rate for epoch in result.history],
+        marker=".",
+    )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("learning rate")
+    peak = max(epoch.learning_rate for epoch in result.history)
+    return html.figure(drawn, f"Learning rate at the end of each epoch, at most {peak:.2g}")

@@ -1,0 +1,1 @@
+"""The pipeline, its recipes, the places it runs in, and the `flowers` command."""

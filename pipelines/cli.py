@@ -1,0 +1,119 @@
+"""The `flowers` command. Heavy imports wait until a command needs them."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from components.common.cli import PATH, config_options, run_cli, take_config
+from components.ingest_examples.config import PhotosConfig
+from pipelines.version import __version__
+
+SYNTHETIC = "synthetic://flowers"
+STEPS = {
+    "ingest": "components.ingest_examples",
+    "augment": "components.augment_examples",
+    "train": "components.train_model",
+    "evaluate": "components.evaluate_model",
+    "gate": "components.gate_model",
+    "export": "components.export_model",
+}
+
+
+@click.group()
+@click.version_option(__version__)
+def flowers() -> None:
+    """From labelled photos to a gated image classifier, on one pipeline."""
+
+
+def _recipe_options(function: Any) -> Any:
+    function = click.option(
+        "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="E.g. train.epochs=5."
+    )(function)
+    return click.option(
+        "--recipe",
+        help="Name of a recipe, or a file.  [quick for synthetic flowers, else squeezenet]",
+    )(function)
+
+
+def _recipe_name(recipe: str | None, images: str) -> str:
+    return recipe or ("quick" if images.startswith(SYNTHETIC) else "squeezenet")
+
+
+@flowers.command()
+@click.option(
+    "--images", default=SYNTHETIC, show_default=True, help="A folder that holds one per class."
+)
+@click.option("--manifest", default="", help="CSV with a column path; goes with --group-column.")
+@click.option("--group-column", default="", help="Its equal values stay in one split.")
+@_recipe_options
+@click.option(
+    "--output", type=PATH, default=Path("runs"), show_default=True, help="Folder of the runs."
+)
+def run(
+    images: str,
+    manifest: str,
+    group_column: str,
+    recipe: str | None,
+    assignments: tuple[str, ...],
+    output: Path,
+) -> int:
+    """Runs the whole pipeline on this machine.
+
+    Exit code 0: the gate is open and the model is exported. 1: a fault of ours. 2: your mistake.
+    3: the gate is closed.
+    """
+    from pipelines.recipe import load_recipe
+    from pipelines.targets.local import run_local
+
+    photos = PhotosConfig(images, manifest, group_column)
+    name = _recipe_name(recipe, images)
+    return run_local(photos, load_recipe(name, assignments), name, output)
+
+
+@flowers.command("compile")
+@config_options(PhotosConfig)
+@_recipe_options
+@click.option("--output", type=PATH, required=True, help="YAML file to write.")
+def compile_(
+    recipe: str | None, assignments: tuple[str, ...], output: Path, **arguments: Any
+) -> None:
+    """Compiles the pipeline to KFP's YAML, with a recipe as default parameters."""
+    from kfp import compiler
+
+    from pipelines.flowers import flowers_pipeline
+    from pipelines.recipe import load_recipe, pipeline_parameters
+
+    photos = take_config(PhotosConfig, arguments)
+    name = _recipe_name(recipe, photos.images)
+    parameters = pipeline_parameters(photos, load_recipe(name, assignments))
+    compiler.Compiler().compile(
+        flowers_pipeline, package_path=str(output), pipeline_parameters=parameters
+    )
+    click.echo(f"compiled to {output}")
+
+
+class _Steps(click.Group):
+    """The steps' own commands, imported one at a time."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the steps, in the order of the pipeline."""
+        return list(STEPS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of `python -m components.<step>`."""
+        if cmd_name not in STEPS:
+            return None
+        command: click.Command = import_module(f"{STEPS[cmd_name]}.__main__").command
+        return command
+
+
+@flowers.command("step", cls=_Steps)
+def step() -> None:
+    """Runs one step; the same as `python -m components.<step>`."""
+
+
+def main() -> NoReturn:
+    """Entry point of the `flowers` command."""
+    run_cli(flowers)

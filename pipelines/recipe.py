@@ -1,0 +1,94 @@
+"""Recipes: every hyperparameter and the gate, in one checked YAML file."""
+
+import dataclasses
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from components.augment_examples.config import AugmentConfig
+from components.common.config import build, override, read_mapping
+from components.common.errors import ConfigError
+from components.gate_model.config import GateConfig
+from components.ingest_examples.config import IngestConfig, PhotosConfig
+from components.train_model.config import ModelConfig, TrainConfig
+
+_RECIPES = files("pipelines") / "recipes"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All that a run needs but the photos.
+
+    Attributes:
+        ingest: How photos become examples.
+        augment: How the train split is augmented.
+        model: Architecture.
+        train: How the model is trained.
+        gate: What it must reach.
+    """
+
+    ingest: IngestConfig
+    augment: AugmentConfig
+    model: ModelConfig
+    train: TrainConfig
+    gate: GateConfig
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the project."""
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in _RECIPES.iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def load_recipe(name_or_path: str, assignments: Iterable[str] = ()) -> Recipe:
+    """Reads a recipe and checks all of it.
+
+    Args:
+        name_or_path: Name of a recipe of the project, or path of a YAML file.
+        assignments: Changes as `key.path=value`, e.g. `train.epochs=5`.
+
+    Raises:
+        ConfigError: There is no such recipe, or a key is unknown, missing or out of range.
+    """
+    names = recipe_names()
+    path = name_or_path
+    if name_or_path in names:
+        path = str(_RECIPES / f"{name_or_path}.yaml")
+    elif not Path(name_or_path).exists():
+        raise ConfigError(
+            f"--recipe {name_or_path}: expected one of {', '.join(names)}, or a YAML file"
+        )
+    return build(Recipe, override(read_mapping(path), assignments))
+
+
+def pipeline_parameters(photos: PhotosConfig, recipe: Recipe) -> dict[str, Any]:
+    """The arguments of `flowers_pipeline` for photos and a recipe, as plain data."""
+    return {
+        **dataclasses.asdict(photos),
+        **dataclasses.asdict(recipe.ingest),
+        "augment_copies": recipe.augment.copies,
+        "augment_seed": recipe.augment.seed,
+        "augment_policy": _plain(recipe.augment.policy),
+        "model_config": _plain(recipe.model),
+        "train_config": _plain(recipe.train),
+        "gate_threshold": recipe.gate.threshold,
+    }
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A dataclass as JSON would give it: tuples become lists."""
+    plain = _lists(dataclasses.asdict(config))
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_lists(item) for item in value]
+    return value

@@ -1,0 +1,350 @@
+"""Runs the pipeline on this machine: each task in a process of its own, under `kfp.local`."""
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import importlib.util
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from components.common.config import read_mapping, to_json
+from components.common.errors import ConfigError, UserError
+from components.common.outputs import write_text
+from components.common.progress import parse_line, parse_message
+from components.common.step import Failure, parse_failure, parse_took
+from components.ingest_examples.config import PhotosConfig
+from pipelines.console import Console, open_console
+from pipelines.recipe import Recipe, pipeline_parameters
+
+RUN_FILE = "run.json"
+LOG_FILE = "run.log"
+REPORT_FILE = "report.html"
+STEPS_LINK = "steps"
+EXIT_INTERRUPTED = 130
+_PACKAGES = ("keras", "kfp", "numpy", "pillow", "tensorflow-cpu", "tensorflow")
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+_STARTED = re.compile(r"[\d:.]+ - INFO - Executing task '(?P<task>[\w-]+)'")
+_FINISHED = re.compile(
+    r"[\d:.]+ - (?:INFO|ERROR) - Task '(?P<task>[\w-]+)' finished with status (?P<status>\w+)"
+)
+
+
+class _InterruptedRunError(BaseException):
+    """Somebody asked the run to stop; not an Exception, so that nothing on the way catches it."""
+
+
+class Run:
+    """The folder of one run and its `run.json`, which is whole at every moment."""
+
+    def __init__(self, folder: Path, content: dict[str, Any]) -> None:
+        self.folder = folder
+        self.content = content
+        self.failure: Failure | None = None
+        self._began = time.monotonic()
+
+    def save(self, **changes: Any) -> None:
+        """Changes entries of `run.json` and writes it."""
+        self.content.update(changes, seconds=round(time.monotonic() - self._began, 1))
+        write_text(self.folder / RUN_FILE, to_json(self.content))
+
+    def task(self, name: str, **changes: Any) -> None:
+        """Changes entries of one task and writes `run.json`."""
+        self.content["tasks"].setdefault(name, {}).update(changes)
+        self.save()
+
+    def output(self, task: str, name: str) -> Path:
+        """Where a task puts an output."""
+        return self.folder / STEPS_LINK / task / name
+
+
+def run_local(photos: PhotosConfig, recipe: Recipe, recipe_name: str, output: Path) -> int:
+    """Runs the pipeline in subprocesses and tells how it went.
+
+    Args:
+        photos: Where the photos are.
+        recipe: Everything else.
+        recipe_name: How the user called the recipe.
+        output: Folder in which the run gets a folder of its own.
+
+    Returns:
+        Exit code: 0 gate passed and model exported, 1 a fault of ours, 2 the user's mistake,
+        3 the gate is closed, 130 interrupted.
+
+    Raises:
+        ConfigError: The run cannot start on this machine.
+    """
+    _check_machine()
+    photos = _absolute(photos)
+    run = _new_run(photos, recipe, recipe_name, output)
+    with _interruptible(), open_console() as console:
+        try:
+            exit_code = _run(run, console)
+        except (KeyboardInterrupt, _InterruptedRunError):
+            exit_code = EXIT_INTERRUPTED
+    return _finish(run, exit_code)
+
+
+def _check_machine() -> None:
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ConfigError(
+            "TensorFlow is not installed, and the steps need it: pip install 'flowers[local]'"
+        )
+
+
+def _absolute(photos: PhotosConfig) -> PhotosConfig:
+    """Makes a local folder absolute, and refuses one that is not there before anything starts."""
+    if "://" in photos.images:
+        return photos
+    folder = Path(photos.images)
+    if not folder.is_dir():
+        state = "is not a folder" if folder.exists() else "does not exist"
+        raise ConfigError(f"--images {folder} {state}: expected a folder with one folder per class")
+    return dataclasses.replace(photos, images=str(folder.resolve()))
+
+
+def _new_run(photos: PhotosConfig, recipe: Recipe, recipe_name: str, output: Path) -> Run:
+    parameters = pipeline_parameters(photos, recipe)
+    started = datetime.datetime.now().astimezone()
+    folder = _new_folder(output, f"{started:%Y%m%d-%H%M%S}-{Path(recipe_name).stem}")
+    content = {
+        "state": "running",
+        "exit_code": None,
+        "started_at": started.isoformat(timespec="seconds"),
+        "seconds": 0.0,
+        "command": shlex.join(["flowers", *sys.argv[1:]]),
+        "pid": os.getpid(),
+        "recipe": recipe_name,
+        "parameters": parameters,
+        "inputs": _input_digests(photos, parameters),
+        "versions": _versions(),
+        "tasks": {},
+        "verdict": None,
+        "failure": None,
+        "outputs": {},
+    }
+    run = Run(folder, content)
+    run.save()
+    return run
+
+
+def _new_folder(output: Path, name: str) -> Path:
+    """Makes a folder that no other run has."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 1000):
+            folder = output / (name if number == 1 else f"{name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    except OSError as error:
+        raise ConfigError(
+            f"--output {output}: cannot be made ({error.strerror}); name a folder that can be "
+            "written"
+        ) from error
+    raise ConfigError(f"--output {output}: holds a thousand runs named {name}; name another")
+
+
+def _input_digests(photos: PhotosConfig, parameters: dict[str, Any]) -> dict[str, str]:
+    """Digests of what is known before the first step; the data's fingerprint follows."""
+    digests = {"parameters": hashlib.sha256(to_json(parameters).encode()).hexdigest()}
+    for manifest in (Path(photos.images, photos.manifest), Path(photos.manifest)):
+        if photos.manifest and manifest.is_file():
+            digests["manifest"] = hashlib.sha256(manifest.read_bytes()).hexdigest()
+            break
+    return digests
+
+
+def _versions() -> dict[str, str]:
+    versions = {"flowers": metadata.version("flowers"), "python": sys.version.split()[0]}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
+
+
+def _run(run: Run, console: Console) -> int:
+    """Runs the graph; the exit code is that of the step which ended it."""
+    from kfp import local
+
+    from pipelines.flowers import flowers_pipeline
+
+    root = run.folder / ".kfp"
+    # The image is not looked at by this runner, and KFP warns of one without "python" in its name.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"kfp\.local")
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    with (run.folder / LOG_FILE).open("w", encoding="utf-8") as log:
+        listener = _Listener(run, root, console, log)
+        try:
+            with contextlib.redirect_stdout(listener):
+                flowers_pipeline(**run.content["parameters"])
+        except RuntimeError as error:
+            # KFP's way to say that a task failed; why is in the line that the step printed.
+            listener.write(f"{error}\n")
+            return run.failure.exit_code if run.failure else 1
+    return 0
+
+
+class _Listener:
+    """Stands in for standard output while KFP runs: keeps the log and picks out what matters."""
+
+    def __init__(self, run: Run, root: Path, console: Console, log: Any) -> None:
+        self._run = run
+        self._root = root
+        self._console = console
+        self._log = log
+        self._rest = ""
+        self._started_at = 0.0
+
+    def write(self, text: str) -> int:
+        """Takes text in pieces of any size and works on whole lines."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            plain = _COLOUR.sub("", line)
+            self._log.write(plain + "\n")
+            self._log.flush()
+            self._take(plain.strip())
+        return len(text)
+
+    def flush(self) -> None:
+        """Every line is flushed as it comes."""
+
+    def isatty(self) -> bool:
+        """No: KFP prints lines here."""
+        return False
+
+    def _take(self, line: str) -> None:
+        if started := _STARTED.match(line):
+            self._start(started["task"])
+        elif finished := _FINISHED.match(line):
+            self._finish(finished["task"], finished["status"] == "SUCCESS")
+        elif event := parse_line(line):
+            self._console.progress(event)
+        elif message := parse_message(line):
+            self._message(*message)
+        elif failure := parse_failure(line):
+            self._run.failure = failure
+
+    def _start(self, task: str) -> None:
+        self._link_steps()
+        self._started_at = time.monotonic()
+        self._run.task(task, state="running")
+        self._console.started(task)
+
+    def _message(self, task: str, text: str) -> None:
+        seconds = parse_took(text)
+        if seconds is None:
+            self._console.message(task, text)
+        elif task in self._run.content["tasks"]:
+            self._run.task(task, work_seconds=seconds)
+
+    def _finish(self, task: str, succeeded: bool) -> None:
+        seconds = round(time.monotonic() - self._started_at, 2)
+        self._run.task(task, state="succeeded" if succeeded else "failed", seconds=seconds)
+        self._console.finished(task, succeeded, seconds)
+
+    def _link_steps(self) -> None:
+        """Gives the outputs a short path: KFP puts them below a folder with a time in its name."""
+        link = self._run.folder / STEPS_LINK
+        folders = list(self._root.iterdir()) if self._root.is_dir() else []
+        if folders and not link.is_symlink():
+            link.symlink_to(folders[0].relative_to(self._run.folder))
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Makes SIGTERM end the run, its running task included, and be written down."""
+
+    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
+        for pid in _descendants(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        raise _InterruptedRunError
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """Children, grandchildren and so on, where the system tells (Linux)."""
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text(encoding="ascii").split():
+            yield from _descendants(int(child))
+            yield int(child)
+
+
+def _finish(run: Run, exit_code: int) -> int:
+    """Writes the end of `run.json` and the report, and tells the user."""
+    verdict = _read_if_there(run.output("gate-model", "verdict"))
+    examples = _read_if_there(run.output("ingest-examples", "examples") / "dataset.json")
+    saved_model = run.output("export-model", "saved_model")
+    if examples:
+        run.content["inputs"]["data_fingerprint"] = examples["fingerprint"]
+    message = _message(run, exit_code)
+    if exit_code == 0 and not (verdict and verdict["blessed"] and saved_model.is_dir()):
+        exit_code = 1
+        message = f"the run ended without an error and without a model; see {run.folder / LOG_FILE}"
+    outputs = {"report": REPORT_FILE}
+    if exit_code == 0:
+        outputs["saved_model"] = str(saved_model.relative_to(run.folder))
+    states = {0: "succeeded", 3: "gate closed", EXIT_INTERRUPTED: "interrupted"}
+    run.save(
+        state=states.get(exit_code, "failed"),
+        exit_code=exit_code,
+        verdict=verdict,
+        failure=None if exit_code == 0 else message,
+        outputs=outputs,
+    )
+    _write_report(run)
+    _tell(run, exit_code, message)
+    return exit_code
+
+
+def _read_if_there(path: Path) -> dict[str, Any] | None:
+    """A JSON file of a step; None when the step did not come to write it."""
+    try:
+        return read_mapping(str(path))
+    except UserError:
+        return None
+
+
+def _message(run: Run, exit_code: int) -> str:
+    """The last line, without the name of the command."""
+    if exit_code == 0:
+        return ""
+    if exit_code == EXIT_INTERRUPTED:
+        return "interrupted"
+    if run.failure:
+        return run.failure.message
+    failed = [name for name, task in run.content["tasks"].items() if task["state"] == "failed"]
+    where = f"step {failed[0]} failed" if failed else "the pipeline failed"
+    return f"{where}, which is a fault of the software; see {run.folder / LOG_FILE}"
+
+
+def _write_report(run: Run) -> None:
+    from pipelines.report import write_report
+
+    write_report(run.folder, run.content)
+
+
+def _tell(run: Run, exit_code: int, message: str) -> None:
+    verdict = run.content["verdict"]
+    print(f"report  {run.folder / REPORT_FILE}")
+    if exit_code == 0:
+        print(f"model   {run.folder / run.content['outputs']['saved_model']}")
+        print(f"gate open: {verdict['reason']}")
+    else:
+        print(f"flowers run: {message}", file=sys.stderr)

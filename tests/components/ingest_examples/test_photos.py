@@ -1,0 +1,286 @@
+"""Tests of one photo's way from the bytes of a file to a square JPEG or a reason."""
+
+import dataclasses
+import hashlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.ingest_examples.photos import (
+    MIN_SIDE,
+    Reason,
+    fill,
+    perceptual_hash,
+    prepare,
+)
+from components.ingest_examples.synthetic import render_flower
+from tests.builders import draw_photo, encode
+
+SIZE = 32
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+@dataclasses.dataclass(frozen=True)
+class BytesPhoto:
+    """A photo that holds its bytes, or the error that reading it gives."""
+
+    content: bytes | OSError
+    name: str = "class/photo.jpg"
+    class_name: str = "class"
+
+    def read(self) -> bytes:
+        if isinstance(self.content, OSError):
+            raise self.content
+        return self.content
+
+
+def stored(content: bytes, size: int = SIZE) -> Image.Image:
+    """The image that is stored for a photo that is accepted."""
+    ready = prepare(BytesPhoto(content), size)
+    assert ready.reason is None, ready.detail
+    image = Image.open(io.BytesIO(ready.jpeg))
+    assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (size, size))
+    return image
+
+
+def rejected(content: bytes | OSError) -> tuple[Reason | None, str]:
+    """Reason and detail of a photo that is refused."""
+    ready = prepare(BytesPhoto(content), SIZE)
+    assert ready.jpeg == b""
+    return ready.reason, ready.detail
+
+
+def colour(image: Image.Image, x: int, y: int) -> np.ndarray:
+    return np.asarray(np.asarray(image, np.int64)[y, x])
+
+
+def plain(mode: str, tone: object, size: tuple[int, int] = (64, 48)) -> Image.Image:
+    return Image.new(mode, size, tone)  # type: ignore[arg-type]
+
+
+def png(width: int, height: int, rows: bytes) -> bytes:
+    """A PNG of 1-bit grey; `rows` is the compressed data."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+def oriented(orientation: int) -> bytes:
+    """A JPEG, red on the left and blue on the right, that asks to be turned when shown."""
+    image = plain("RGB", RED, (96, 96))
+    image.paste(BLUE, (48, 0, 96, 96))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(image, quality=95, exif=exif)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF"])
+def test_format_is_read(kind: str) -> None:
+    image = stored(encode(plain("RGB", (200, 60, 30)), kind))
+    assert np.abs(colour(image, 16, 16) - (200, 60, 30)).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("mode", "tone", "expected"),
+    [
+        ("1", 1, WHITE),
+        ("L", 100, (100, 100, 100)),
+        ("LA", (0, 0), WHITE),
+        ("RGBA", (*RED, 0), WHITE),
+        ("RGBA", (*RED, 255), RED),
+        ("RGBA", (0, 0, 0, 128), (127, 127, 127)),
+        ("I;16", 65535, WHITE),
+        ("I;16", 25700, (100, 100, 100)),
+    ],
+)
+def test_mode_becomes_rgb(mode: str, tone: object, expected: tuple[int, int, int]) -> None:
+    image = stored(encode(plain(mode, tone), "PNG"))
+    assert np.abs(colour(image, 16, 16) - expected).max() <= 2
+
+
+def test_transparent_palette_entry_becomes_white() -> None:
+    image = plain("P", 1)
+    image.putpalette([0, 0, 0, *RED])
+    image.paste(0, (0, 0, 32, 48))
+    left_and_right = stored(encode(image, "PNG", transparency=b"\x00\xff"))
+    assert np.abs(colour(left_and_right, 4, 16) - WHITE).max() <= 4
+    assert np.abs(colour(left_and_right, 28, 16) - RED).max() <= 4
+
+
+def test_cmyk_jpeg_keeps_its_colour() -> None:
+    image = stored(encode(plain("CMYK", (0, 255, 255, 0)), "JPEG"))
+    assert np.abs(colour(image, 16, 16) - RED).max() <= 6
+
+
+@pytest.mark.parametrize(
+    ("orientation", "red_at"),
+    [
+        (1, (4, 16)),
+        (2, (28, 16)),
+        (3, (28, 16)),
+        (4, (4, 16)),
+        (5, (16, 4)),
+        (6, (16, 4)),
+        (7, (16, 28)),
+        (8, (16, 28)),
+    ],
+)
+def test_orientation_is_applied(orientation: int, red_at: tuple[int, int]) -> None:
+    image = stored(oriented(orientation))
+    assert np.abs(colour(image, *red_at) - RED).max() <= 6
+    opposite = SIZE - 1 - red_at[0], SIZE - 1 - red_at[1]
+    assert np.abs(colour(image, *opposite) - BLUE).max() <= 6
+
+
+def test_size_is_that_of_the_file() -> None:
+    ready = prepare(BytesPhoto(encode(plain("RGB", RED, (640, 480)), "JPEG")), SIZE)
+    assert (ready.width, ready.height) == (640, 480)
+
+
+def test_digest_is_of_the_bytes_in_the_source() -> None:
+    content = encode(plain("RGB", RED))
+    assert prepare(BytesPhoto(content), SIZE).sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_same_bytes_are_prepared_alike() -> None:
+    content = encode(draw_photo(0, 0))
+    assert prepare(BytesPhoto(content), SIZE) == prepare(BytesPhoto(content), SIZE)
+
+
+@pytest.mark.parametrize(
+    ("size", "box"), [((96, 48), (24, 0, 72, 48)), ((48, 96), (0, 24, 48, 72))]
+)
+def test_centre_square_is_kept(size: tuple[int, int], box: tuple[int, int, int, int]) -> None:
+    image = plain("RGB", BLUE, size)
+    image.paste(RED, box)
+    assert np.asarray(fill(image, 48)).reshape(-1, 3).tolist() == [list(RED)] * 48 * 48
+
+
+def test_image_of_the_right_size_keeps_every_pixel() -> None:
+    image = draw_photo(0, 0, (SIZE, SIZE))
+    assert fill(image, SIZE).tobytes() == image.tobytes()
+
+
+def test_smallest_side_is_accepted() -> None:
+    stored(encode(plain("RGB", RED, (MIN_SIDE, 200))))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "detail"),
+    [
+        pytest.param(b"", Reason.NOT_AN_IMAGE, "the file is empty", id="empty"),
+        pytest.param(
+            b"no picture", Reason.NOT_AN_IMAGE, "no image format is recognised", id="text"
+        ),
+        pytest.param(
+            b"%PDF-1.7 ...", Reason.NOT_AN_IMAGE, "no image format is recognised", id="PDF"
+        ),
+        pytest.param(
+            encode(plain("RGB", RED, (1, 1)), "PNG"),
+            Reason.TOO_SMALL,
+            "1 x 1 pixels, each side must have 32",
+            id="1x1",
+        ),
+        pytest.param(
+            encode(plain("RGB", RED, (MIN_SIDE - 1, 500))),
+            Reason.TOO_SMALL,
+            "31 x 500 pixels, each side must have 32",
+            id="narrow",
+        ),
+        pytest.param(
+            PermissionError(13, "Permission denied"),
+            Reason.UNREADABLE,
+            "Permission denied",
+            id="unreadable",
+        ),
+    ],
+)
+def test_photo_is_rejected(content: bytes | OSError, reason: Reason, detail: str) -> None:
+    assert rejected(content) == (reason, detail)
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_cut_file_is_truncated(kind: str, kept: float) -> None:
+    content = encode(draw_photo(0, 0, (640, 480)), kind)
+    reason, _ = rejected(content[: int(kept * len(content))])
+    assert reason is Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("kept", range(1, 40, 3))
+def test_file_cut_in_its_header_is_rejected(kept: int) -> None:
+    reason, detail = rejected(encode(draw_photo(0, 0), "PNG")[:kept])
+    assert reason is not None
+    assert detail
+
+
+def test_decompression_bomb_is_too_large() -> None:
+    # 50 MB of rows in 50 KB.
+    bomb = png(20_000, 20_000, zlib.compress(bytes(20_000 * 2_501), level=9))
+    assert rejected(bomb) == (
+        Reason.TOO_LARGE,
+        "20000 x 20000 is 400 megapixels, the limit is 134",
+    )
+
+
+@pytest.mark.parametrize("side", [20_000, 2**31 - 1])
+def test_large_image_is_rejected_without_decoding_it(side: int) -> None:
+    # Its rows are no zlib data: whoever decodes them gives another reason.
+    reason, _ = rejected(png(side, side, b"garbage"))
+    assert reason is Reason.TOO_LARGE
+
+
+@pytest.mark.parametrize("position", range(20, 1500, 74))
+def test_flipped_byte_never_raises(position: int) -> None:
+    content = bytearray(encode(draw_photo(0, 0), "PNG"))
+    content[position % len(content)] ^= 0xFF
+    ready = prepare(BytesPhoto(bytes(content)), SIZE)
+    assert bool(ready.jpeg) != bool(ready.reason)
+
+
+def test_hash_of_another_photo_differs_in_many_bits() -> None:
+    first, second = (perceptual_hash(draw_photo(0, number)) for number in (0, 1))
+    assert (first ^ second).bit_count() > 12
+
+
+@pytest.mark.parametrize("quality", [60, 95])
+def test_hash_survives_compression(quality: int) -> None:
+    flower = render_flower("daisy", 0, 0)
+    again = Image.open(io.BytesIO(encode(flower, quality=quality)))
+    assert (perceptual_hash(flower) ^ perceptual_hash(again)).bit_count() <= 4
+
+
+def test_hash_survives_resizing() -> None:
+    flower = render_flower("tulips", 1, 0)
+    half = flower.resize((flower.width // 2, flower.height // 2))
+    assert (perceptual_hash(flower) ^ perceptual_hash(half)).bit_count() <= 4
+
+
+def test_hash_ignores_brightness() -> None:
+    dark = Image.fromarray(np.asarray(draw_photo(0, 0)) // 4)
+    bright = Image.fromarray(np.asarray(dark) + np.uint8(60))
+    assert (perceptual_hash(dark) ^ perceptual_hash(bright)).bit_count() <= 2
+
+
+@pytest.mark.parametrize("tone", [10, 101, 200])
+def test_plain_photos_have_the_same_hash(tone: int) -> None:
+    # Their frequencies are zero but for rounding, which must not decide a split.
+    plain_photos = [Image.new("RGB", (64, 48), (level, level, level)) for level in (100, tone)]
+    assert len({perceptual_hash(image) for image in plain_photos}) == 1
+
+
+def test_hash_does_not_depend_on_the_size_that_is_stored() -> None:
+    # It decides the split, and a photo must not move when only the image size changes.
+    content = encode(render_flower("roses", 2, 0).resize((1200, 900)))
+    assert len({prepare(BytesPhoto(content), size).phash for size in (32, 64, 192, 512)}) == 1

@@ -1,0 +1,92 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from components.common.config import build
+from components.train_model.config import ModelConfig
+from components.train_model.models import build_model
+from components.train_model.models.squeezenet import fire_module
+
+MODEL = {
+    "name": "squeezenet",
+    "stem_filters": 8,
+    "stem_stride": 2,
+    "stages": [[[4, 8], [4, 8]], [[6, 16]]],
+}
+
+
+def net(**changes):
+    return build_model(build(ModelConfig, MODEL | changes), image_size=32, classes=3)
+
+
+def test_fire_module_has_the_weights_of_the_paper():
+    inputs = layers.Input([8, 8, 10])
+    model = keras.Model(inputs, fire_module(4, 12)(inputs))
+    convolutions = 10 * 4 + 4 * 6 + 4 * 6 * 9
+    normalisations = 4 * (4 + 6 + 6)
+    assert model.count_params() == convolutions + normalisations
+
+
+def test_fire_module_concatenates_both_expansions():
+    inputs = layers.Input([8, 8, 10])
+    model = keras.Model(inputs, fire_module(4, 12, "fire2")(inputs))
+    assert model.output_shape == (None, 8, 8, 12)
+    assert model.get_layer("fire2_expand1x1").kernel_size == (1, 1)
+    assert model.get_layer("fire2_expand3x3").kernel_size == (3, 3)
+    assert model.get_layer("fire2_squeeze1x1").filters == 4
+
+
+def test_bypass_adds_the_input_where_shapes_are_equal():
+    inputs = layers.Input([4, 4, 12])
+    model = keras.Model(inputs, fire_module(4, 12, bypass=True)(inputs))
+    model.get_layer("fire_expand1x1").set_weights([np.zeros((1, 1, 4, 6))])
+    model.get_layer("fire_expand3x3").set_weights([np.zeros((3, 3, 4, 6))])
+    image = np.arange(4 * 4 * 12, dtype=np.float32).reshape(1, 4, 4, 12)
+    np.testing.assert_array_equal(model.predict_on_batch(image), image)
+
+
+def test_bypass_leaves_other_shapes_alone():
+    names = [layer.name for layer in net(bypass=True).layers]
+    # The stem has 8 channels and so has each module of the first stage; the second has 16.
+    assert [name for name in names if name.endswith("bypass")] == ["fire2_bypass", "fire3_bypass"]
+
+
+def test_batch_normalisation_momentum_is_that_of_the_lab():
+    normalisations = [one for one in net().layers if isinstance(one, layers.BatchNormalization)]
+    assert len(normalisations) == 1 + 3 * 3
+    assert {one.momentum for one in normalisations} == {0.9}
+
+
+def test_stages_halve_the_resolution():
+    model = net()
+    assert model.get_layer("conv1").output.shape[1:3] == (16, 16)
+    assert model.get_layer("fire3_concat").output.shape[1:3] == (16, 16)
+    assert model.get_layer("fire4_concat").output.shape[1:3] == (8, 8)
+
+
+def test_stem_pool_halves_once_more():
+    assert net(stem_pool=True).get_layer("fire4_concat").output.shape[1:3] == (4, 4)
+
+
+def test_depth_is_data():
+    deeper = net(stages=[[[4, 8]] * 3, [[6, 16]] * 2])
+    assert sum(layer.name.endswith("concat") for layer in deeper.layers) == 5
+
+
+def test_takes_bytes_and_gives_probabilities():
+    model = net()
+    assert model.input.dtype == "uint8"
+    assert model.input_shape == (None, 32, 32, 3)
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    probabilities = model.predict_on_batch(images)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), np.ones(5), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("value", "scaled"), [(0, -1.0), (255, 1.0)])
+def test_scaling_is_inside(value, scaled):
+    model = net()
+    inner = keras.Model(model.input, model.get_layer("scale").output)
+    image = np.full((1, 32, 32, 3), value, np.uint8)
+    np.testing.assert_allclose(inner.predict_on_batch(image), scaled)

@@ -1,0 +1,267 @@
+"""Whole runs under kfp.local, on miniature photos, each step in a process of its own."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.builders import make_photos
+
+TINY = [
+    "--set=ingest.image_size=32",
+    "--set=model.stem_filters=8",
+    "--set=model.stages=[[[4, 16]], [[8, 32]]]",
+    "--set=train.epochs=2",
+    "--set=train.global_batch_size=16",
+]
+STEPS = ["ingest-examples", "augment-examples", "train-model", "evaluate-model", "gate-model"]
+
+
+def start(*arguments, **options):
+    command = [sys.executable, "-m", "pipelines", "run", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+class Finished:
+    """What a run printed and left behind."""
+
+    def __init__(self, process, output):
+        self.stdout, self.stderr = process.communicate(timeout=240)
+        self.exit_code = process.returncode
+        (self.folder,) = output.iterdir()
+        self.run = json.loads((self.folder / "run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return make_photos(tmp_path_factory.mktemp("photos") / "with 'odd' name, 花")
+
+
+@pytest.fixture(scope="module")
+def open_run(photos, tmp_path_factory):
+    output = tmp_path_factory.mktemp("open") / "runs"
+    threshold = "--set=gate.threshold=0.01"
+    return Finished(start("--images", photos, "--output", output, *TINY, threshold), output)
+
+
+@pytest.fixture(scope="module")
+def closed_run(photos, tmp_path_factory):
+    output = tmp_path_factory.mktemp("closed") / "runs"
+    # A learning rate of nothing: the model stays as bad as it began.
+    hopeless = ["--set=train.schedule.peak=1e-8", "--set=gate.threshold=0.99"]
+    return Finished(start("--images", photos, "--output", output, *TINY, *hopeless), output)
+
+
+class TestGateOpen:
+    def test_exit_code_is_0(self, open_run):
+        assert open_run.exit_code == 0, open_run.stderr
+
+    def test_nothing_on_standard_error(self, open_run):
+        assert not open_run.stderr
+
+    def test_model_is_exported(self, open_run):
+        saved_model = open_run.folder / open_run.run["outputs"]["saved_model"]
+        assert (saved_model / "saved_model.pb").is_file()
+        assert f"model   {saved_model}" in open_run.stdout
+
+    def test_last_line_says_why(self, open_run):
+        last = open_run.stdout.splitlines()[-1]
+        assert last == f"gate open: {open_run.run['verdict']['reason']}"
+
+    def test_run_json_tells_the_state(self, open_run):
+        assert open_run.run["state"] == "succeeded"
+        assert open_run.run["exit_code"] == 0
+        assert open_run.run["failure"] is None
+        assert open_run.run["verdict"]["blessed"] is True
+
+    def test_run_json_has_every_task(self, open_run):
+        tasks = open_run.run["tasks"]
+        assert list(tasks) == [*STEPS, "export-model"]
+        assert {task["state"] for task in tasks.values()} == {"succeeded"}
+        assert all(0 <= task["work_seconds"] <= task["seconds"] for task in tasks.values())
+
+    def test_run_json_names_the_data(self, open_run):
+        dataset = open_run.folder / "steps" / "ingest-examples" / "examples" / "dataset.json"
+        fingerprint = json.loads(dataset.read_text())["fingerprint"]
+        assert open_run.run["inputs"]["data_fingerprint"] == fingerprint
+
+    def test_run_json_has_parameters_and_versions(self, open_run, photos):
+        assert open_run.run["parameters"]["images"] == str(photos)
+        assert open_run.run["parameters"]["train_config"]["epochs"] == 2
+        assert {"flowers", "kfp", "keras", "python"} <= open_run.run["versions"].keys()
+
+    def test_report_shows_verdict_and_every_page(self, open_run):
+        page = (open_run.folder / "report.html").read_text()
+        assert open_run.run["verdict"]["reason"].replace("'", "&#39;") in page
+        for title in ("Verdict", "Confusion matrix", "Learning rate", "Rejected photos"):
+            assert f"<h2>{title}</h2>" in page
+
+    def test_report_needs_nothing_from_outside(self, open_run):
+        page = (open_run.folder / "report.html").read_text()
+        assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
+        assert "@import" not in page
+        assert "url(http" not in page
+
+    def test_pipe_gets_plain_lines(self, open_run):
+        assert "\x1b" not in open_run.stdout
+        assert "\r" not in open_run.stdout
+        for step in STEPS:
+            assert f"[{step}] started" in open_run.stdout
+
+    def test_log_keeps_what_the_screen_leaves_out(self, open_run):
+        log = (open_run.folder / "run.log").read_text()
+        assert "KFP Executor" in log
+        assert "KFP Executor" not in open_run.stdout
+
+
+class TestGateClosed:
+    def test_exit_code_is_3(self, closed_run):
+        assert closed_run.exit_code == 3
+
+    def test_nothing_is_exported(self, closed_run):
+        assert not list(closed_run.folder.rglob("saved_model*"))
+        assert "export-model" not in closed_run.run["tasks"]
+        assert "saved_model" not in closed_run.run["outputs"]
+
+    def test_last_line_is_the_reason(self, closed_run):
+        reason = closed_run.run["verdict"]["reason"]
+        assert "below the threshold of 99.00 %" in reason
+        assert closed_run.stderr.splitlines() == [f"flowers run: gate closed: {reason}"]
+
+    def test_run_json_tells_the_state(self, closed_run):
+        assert closed_run.run["state"] == "gate closed"
+        assert closed_run.run["exit_code"] == 3
+        assert closed_run.run["verdict"]["blessed"] is False
+
+    def test_report_says_no_first(self, closed_run):
+        page = (closed_run.folder / "report.html").read_text()
+        assert page.index("Gate closed: ") < page.index("<h2>Steps</h2>")
+
+
+@pytest.fixture(scope="module")
+def mistaken_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mistake")
+    photos = make_photos(folder / "photos", class_names=("only",))
+    return Finished(start("--images", photos, "--output", folder / "runs"), folder / "runs")
+
+
+class TestMistakeInTheData:
+    def test_exit_code_is_2(self, mistaken_run):
+        assert mistaken_run.exit_code == 2
+
+    def test_one_line_says_what_to_do(self, mistaken_run):
+        (line,) = mistaken_run.stderr.splitlines()
+        assert line.startswith("flowers run: ")
+        assert "expected at least two classes" in line
+
+    def test_run_json_tells_the_state(self, mistaken_run):
+        assert mistaken_run.run["state"] == "failed"
+        assert mistaken_run.run["tasks"] == {
+            "ingest-examples": mistaken_run.run["tasks"]["ingest-examples"]
+        }
+        assert mistaken_run.run["tasks"]["ingest-examples"]["state"] == "failed"
+        assert "expected at least two classes" in mistaken_run.run["failure"]
+
+    def test_no_output_looks_finished(self, mistaken_run):
+        assert not (mistaken_run.folder / "steps" / "ingest-examples" / "examples").exists()
+
+
+def test_fault_of_ours_is_exit_code_1(photos, tmp_path):
+    """A library that breaks inside a step: no traceback on the screen, all of it in the log."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from components.ingest_examples import splits\n"
+        "def broken(*_): raise ZeroDivisionError('broken library')\n"
+        "splits.near_duplicates = broken\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    output = tmp_path / "runs"
+    run = Finished(start("--images", photos, "--output", output, *TINY, env=environment), output)
+    assert run.exit_code == 1
+    (line,) = run.stderr.splitlines()
+    assert "step ingest-examples failed, which is a fault of the software" in line
+    assert "ZeroDivisionError: broken library" in (run.folder / "run.log").read_text()
+
+
+def wait_for(condition, seconds=120):
+    """Waits for a condition, which here always comes; the limit only ends a broken test."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if condition():
+                return
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def run_json(output):
+    (folder,) = output.iterdir()
+    return json.loads((folder / "run.json").read_text())
+
+
+def children(pid):
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for path in lists for child in path.read_text().split()]
+
+
+def test_terminated_run_says_so_and_leaves_no_process(photos, tmp_path):
+    output = tmp_path / "runs"
+    process = start("--images", photos, "--output", output, *TINY)
+    wait_for(lambda: run_json(output)["tasks"]["ingest-examples"]["state"] == "running")
+    wait_for(lambda: children(process.pid))
+    descendants = children(process.pid)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.splitlines() == ["flowers run: interrupted"]
+    run = run_json(output)
+    assert run["state"] == "interrupted"
+    assert not any(alive(pid) for pid in descendants)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_run_json_is_there_while_the_run_goes_on(photos, tmp_path):
+    output = tmp_path / "runs"
+    process = start("--images", photos, "--output", output, *TINY)
+    try:
+        wait_for(lambda: run_json(output)["state"] == "running")
+        assert run_json(output)["pid"] == process.pid
+        assert run_json(output)["parameters"]["images"] == str(photos)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+def test_terminal_gets_bars(tmp_path):
+    """One class only, so that the run ends early."""
+    photos = make_photos(tmp_path / "photos", per_class=3, class_names=("only",))
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "pipelines", "run", "--images", photos, "--output", tmp_path]
+    environment = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(command, stdout=follower, stderr=follower, env=environment) as process:
+        os.close(follower)
+        shown = b""
+        # On Linux the end of a terminal is an error, not an empty read.
+        with contextlib.suppress(OSError):
+            while piece := os.read(leader, 4096):
+                shown += piece
+    os.close(leader)
+    assert process.returncode == 2
+    assert b"\x1b[" in shown
+    assert "━".encode() in shown

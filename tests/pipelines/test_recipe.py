@@ -1,0 +1,86 @@
+import dataclasses
+import json
+
+import pytest
+import yaml
+
+from components.common.errors import ConfigError
+from components.ingest_examples.config import PhotosConfig
+from pipelines.recipe import load_recipe, pipeline_parameters, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_loads(name):
+    assert load_recipe(name).gate.threshold > 0
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_says_where_it_comes_from(name, repository):
+    header = (repository / "pipelines" / "recipes" / f"{name}.yaml").read_text().split("\n\n")[0]
+    for word in ("Source:", "Command:", "Expected:", "Duration:"):
+        assert word in header
+
+
+def test_squeezenet_must_reach_80_percent():
+    assert load_recipe("squeezenet").gate.threshold == 0.8
+
+
+def test_assignment_changes_one_value():
+    assert load_recipe("squeezenet", ["train.epochs=5"]).train.epochs == 5
+    changed = load_recipe("squeezenet", ["train.epochs=5"])
+    plain = load_recipe("squeezenet")
+    train = dataclasses.replace(changed.train, epochs=plain.train.epochs)
+    assert dataclasses.replace(changed, train=train) == plain
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("train.epochs=-1", ["train.epochs", "1 to 100000", "-1"]),
+        ("train.epochz=1", ["train.epochz", "unknown", "epochs"]),
+        ("train.epochs=many", ["train.epochs", "int", "'many'"]),
+        ("train=3", ["train", "3"]),
+        ("gate.threshold=1.1", ["gate.threshold", "1.1"]),
+        ("gate.threshold=0", ["gate.threshold", "0"]),
+        ("gate.threshold=.nan", ["gate.threshold", "nan"]),
+        ("model.stages=[[[3, 5]]]", ["model.stages", "even", "5"]),
+        ("model.name=resnet", ["model.name", "squeezenet", "'resnet'"]),
+        ("train.optimizer.name=lion", ["train.optimizer.name", "adamw", "'lion'"]),
+        ("train.epochs", ["train.epochs", "KEY=VALUE"]),
+    ],
+)
+def test_wrong_assignment_names_the_key(assignment, words):
+    with pytest.raises(ConfigError) as error:
+        load_recipe("squeezenet", [assignment])
+    assert all(word in str(error.value) for word in words)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_recipe_lists_those_there_are():
+    with pytest.raises(ConfigError, match=r"expected one of .*squeezenet"):
+        load_recipe("sqeezenet")
+
+
+def test_recipe_from_a_file(tmp_path):
+    content = {"gate": {"threshold": 0.5}, "ingest": {}, "augment": {"copies": 2}}
+    content |= {
+        "model": {"name": "squeezenet", "stem_filters": 8, "stem_stride": 2, "stages": [[[4, 8]]]},
+        "train": {"epochs": 1, "global_batch_size": 4},
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    assert load_recipe(str(path)).augment.copies == 2
+
+
+def test_recipe_without_a_gate_is_refused(tmp_path):
+    path = tmp_path / "open.yaml"
+    recipe = dataclasses.asdict(load_recipe("squeezenet"))
+    del recipe["gate"]
+    path.write_text(json.dumps(recipe))
+    with pytest.raises(ConfigError, match="gate: missing"):
+        load_recipe(str(path))
+
+
+def test_parameters_are_plain_data():
+    parameters = pipeline_parameters(PhotosConfig("synthetic://flowers"), load_recipe("squeezenet"))
+    assert json.loads(json.dumps(parameters)) == parameters

@@ -1,0 +1,111 @@
+"""Imports point one way, and interface, command line and image agree."""
+
+import ast
+import importlib
+import inspect
+
+import pytest
+from kfp import dsl
+
+from components import images
+from pipelines.cli import STEPS
+
+HEAVY = {"tensorflow", "keras", "matplotlib", "PIL", "numpy", "jinja2"}
+PACKAGES = list(STEPS.values())
+
+
+def imports(path):
+    """Every module that a file names in an import, at whatever depth."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def top_level_imports(path):
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def source_files(repository, folder):
+    return sorted((repository / folder).rglob("*.py"))
+
+
+def test_common_imports_no_step_and_no_kfp(repository):
+    for path in source_files(repository, "components/common"):
+        for name in imports(path):
+            assert not name.startswith("kfp"), path
+            assert not name.startswith("pipelines"), path
+            assert not name.startswith("components.") or name.startswith("components.common"), path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_step_imports_no_other_step(repository, package):
+    allowed = (package, "components.common", "components.images")
+    for path in source_files(repository, package.replace(".", "/")):
+        for name in imports(path):
+            assert not name.startswith("pipelines"), path
+            assert not name.startswith("components") or name.startswith(allowed), path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_only_the_interface_imports_kfp(repository, package):
+    for path in source_files(repository, package.replace(".", "/")):
+        if path.name != "component.py":
+            assert not any(name.startswith("kfp") for name in imports(path)), path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("file", ["component.py", "__main__.py", "config.py", "__init__.py"])
+def test_interfaces_import_nothing_heavy(repository, package, file):
+    path = repository / package.replace(".", "/") / file
+    if path.exists():
+        assert not HEAVY & {name.split(".")[0] for name in top_level_imports(path)}
+
+
+def components_of(package):
+    module = importlib.import_module(f"{package}.component")
+    return [
+        one for one in vars(module).values() if isinstance(one, dsl.base_component.BaseComponent)
+    ]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_kfp_parameter_has_a_flag(package):
+    command = importlib.import_module(f"{package}.__main__").command
+    flags = {parameter.name for parameter in command.params}
+    step = components_of(package)[0]
+    inputs = set(step.component_spec.inputs)
+    assert inputs
+    assert inputs <= flags
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_component_runs_in_an_image_of_ours(package):
+    for step in components_of(package):
+        container = step.component_spec.implementation.container
+        assert container.image == images.CPU
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_component_documents_every_argument(package):
+    for step in components_of(package):
+        text = inspect.getdoc(step.python_func) or ""
+        for argument in inspect.signature(step.python_func).parameters:
+            assert f"    {argument}: " in text
+
+
+def test_no_file_but_images_names_an_image(repository):
+    image = images.CPU.partition(":")[0]
+    for folder in ("components", "pipelines"):
+        for path in source_files(repository, folder):
+            if path.name != "images.py":
+                assert image not in path.read_text(), path
+
+
+def test_dockerfile_builds_the_image_that_the_steps_name(repository):
+    assert f"IMAGE ?= {images.CPU}\n" in (repository / "Makefile").read_text()
