@@ -1,6 +1,7 @@
 """What to ingest and how."""
 
 import dataclasses
+from pathlib import Path
 
 from components.common.config import Range, check
 from components.common.errors import ConfigError
@@ -29,6 +30,13 @@ class PhotosConfig:
             if not self.manifest:
                 given, absent = absent, given
             raise ConfigError(f"{given}: goes with {absent}, which is missing; give both")
+
+    def manifest_path(self) -> Path | None:
+        """Where the manifest is: beside the photos, or else as it was named; None for none."""
+        if not self.manifest:
+            return None
+        beside = Path(self.images, self.manifest)
+        return beside if beside.is_file() else Path(self.manifest)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -114,10 +114,9 @@ class _Store:
 
 def _groups(photos: PhotosConfig) -> Groups | None:
     """The groups that a column names, or None where none does."""
-    if not photos.group_column:
+    manifest = photos.manifest_path()
+    if manifest is None:
         return None
-    beside = Path(photos.images) / photos.manifest
-    manifest = beside if beside.is_file() else Path(photos.manifest)
     return Groups(photos.group_column, read_groups(manifest, photos.group_column))
 
 

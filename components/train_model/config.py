@@ -59,8 +59,9 @@ class OptimizerConfig:
 
     Attributes:
         name: `adam`, `adamw` or `sgd`.
-        weight_decay: Decoupled decay of the kernels; biases and BatchNorm are left alone.
-        momentum: Of `sgd`.
+        weight_decay: Of `adamw`: decoupled decay of the kernels; biases and BatchNorm are left
+            alone.
+        momentum: Of `sgd`; the others have none.
     """
 
     name: str = "adamw"
@@ -70,6 +71,11 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         choose("name", self.name, OPTIMIZERS)
         check("weight_decay", self.weight_decay, Range(0.0, 1.0))
+        if self.weight_decay and self.name != "adamw":
+            raise ConfigError(
+                f"weight_decay: expected 0 with {self.name}, received {self.weight_decay:g}; "
+                "only adamw has it"
+            )
         check("momentum", self.momentum, Range(0.0, 0.9999))
 
 

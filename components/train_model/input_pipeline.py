@@ -1,13 +1,34 @@
 """Shards to batches, as an accelerator needs them: static shapes, and never waiting for a disk."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import tensorflow as tf
 
 from components.common import image_ops
 from components.common.dataset import Dataset
+from components.common.errors import DataError
 from components.common.examples import parse_example
 from components.common.policy import AugmentPolicy
 
 _READERS = 8
+
+
+@contextmanager
+def damage_is_data_error(*datasets: Dataset) -> Iterator[None]:
+    """Turns what TensorFlow says of damaged shards into a line for the user.
+
+    Raises:
+        DataError: A record is damaged, lost, or of another size than `dataset.json` says.
+    """
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        folders = " or ".join(str(dataset.path) for dataset in datasets)
+        reason = " ".join(str(error.message).split())[:200]
+        raise DataError(
+            f"{folders}: damaged examples ({reason}); ingest the photos anew"
+        ) from error
 
 
 def read_examples(dataset: Dataset, split: str) -> tf.data.Dataset:

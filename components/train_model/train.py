@@ -17,7 +17,7 @@ from components.common.outputs import staged
 from components.common.progress import Progress, progress, say
 from components.train_model.config import ModelConfig, OptimizerConfig, TrainConfig
 from components.train_model.history import Epoch, TrainResult
-from components.train_model.input_pipeline import eval_batches, train_batches
+from components.train_model.input_pipeline import damage_is_data_error, eval_batches, train_batches
 from components.train_model.models import build_model
 from components.train_model.report import write_report
 from components.train_model.schedules import Schedule
@@ -148,7 +148,10 @@ def _fit(
     weights: Path,
 ) -> list[Epoch]:
     """Fits the model and leaves the best weights in the file `weights`."""
-    with progress(STEP, "epochs", config.epochs) as shown:
+    with (
+        progress(STEP, "epochs", config.epochs) as shown,
+        damage_is_data_error(examples, augmented),
+    ):
         recorder = _Recorder(steps_per_epoch * config.global_batch_size, shown)
         model.fit(
             train_batches(augmented, config.global_batch_size, config.policy, config.seed),

@@ -158,10 +158,9 @@ def _new_folder(output: Path, name: str) -> Path:
 def _input_digests(photos: PhotosConfig, parameters: dict[str, Any]) -> dict[str, str]:
     """Digests of what is known before the first step; the data's fingerprint follows."""
     digests = {"parameters": hashlib.sha256(to_json(parameters).encode()).hexdigest()}
-    for manifest in (Path(photos.images, photos.manifest), Path(photos.manifest)):
-        if photos.manifest and manifest.is_file():
-            digests["manifest"] = hashlib.sha256(manifest.read_bytes()).hexdigest()
-            break
+    manifest = photos.manifest_path()
+    if manifest and manifest.is_file():
+        digests["manifest"] = hashlib.sha256(manifest.read_bytes()).hexdigest()
     return digests
 
 
@@ -236,7 +235,6 @@ class _Listener:
             self._run.failure = failure
 
     def _start(self, task: str) -> None:
-        self._link_steps()
         self._started_at = time.monotonic()
         self._run.task(task, state="running")
         self._console.started(task)
@@ -249,6 +247,7 @@ class _Listener:
             self._run.task(task, work_seconds=seconds)
 
     def _finish(self, task: str, succeeded: bool) -> None:
+        self._link_steps()
         seconds = round(time.monotonic() - self._started_at, 2)
         self._run.task(task, state="succeeded" if succeeded else "failed", seconds=seconds)
         self._console.finished(task, succeeded, seconds)

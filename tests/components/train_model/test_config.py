@@ -40,6 +40,7 @@ def test_wrong_model_is_refused(changes, words):
         ({"schedule": {"peak": float("nan")}}, "schedule.peak"),
         ({"schedule": {"name": "zigzag"}}, "schedule.name: expected one of constant, one_cycle"),
         ({"optimizer": {"weight_decay": -0.1}}, "optimizer.weight_decay"),
+        ({"optimizer": {"name": "sgd", "weight_decay": 0.1}}, "only adamw has it"),
         ({"policy": {"saturation": [2.0, 1.0]}}, "policy.saturation"),
         ({"policy": {"crop_area": 0.0}}, "policy.crop_area"),
     ],

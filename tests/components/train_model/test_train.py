@@ -112,6 +112,17 @@ def test_augmented_examples_of_other_classes(examples, tmp_path):
         run(examples, tmp_path, other)
 
 
+def test_damaged_shard_is_a_line_for_the_user(tmp_path):
+    broken = make_dataset(tmp_path / "broken", counts={"train": 24, "validation": 9, "test": 9})
+    shard = sorted((broken / "train").iterdir())[0]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged examples .* ingest the photos anew"):
+        run(broken, tmp_path / "out")
+    assert not any((tmp_path / "out" / name).exists() for name in OUTPUTS)
+
+
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_loss_that_is_no_number_ends_the_training(examples, tmp_path):
     keras.utils.set_random_seed(0)
