@@ -42,33 +42,22 @@ def _recipe_name(recipe: str | None, images: str) -> str:
 
 
 @flowers.command()
-@click.option(
-    "--images", default=SYNTHETIC, show_default=True, help="A folder that holds one per class."
-)
-@click.option("--manifest", default="", help="CSV with a column path; goes with --group-column.")
-@click.option("--group-column", default="", help="Its equal values stay in one split.")
+@config_options(PhotosConfig, images=SYNTHETIC)
 @_recipe_options
 @click.option(
     "--output", type=PATH, default=Path("runs"), show_default=True, help="Folder of the runs."
 )
-def run(
-    images: str,
-    manifest: str,
-    group_column: str,
-    recipe: str | None,
-    assignments: tuple[str, ...],
-    output: Path,
-) -> int:
+def run(recipe: str | None, assignments: tuple[str, ...], output: Path, **arguments: Any) -> int:
     """Runs the whole pipeline on this machine.
 
     Exit code 0: the gate is open and the model is exported. 1: a fault of ours. 2: your mistake.
-    3: the gate is closed.
+    3: the gate is closed. 130: interrupted.
     """
     from pipelines.recipe import load_recipe
     from pipelines.targets.local import run_local
 
-    photos = PhotosConfig(images, manifest, group_column)
-    name = _recipe_name(recipe, images)
+    photos = take_config(PhotosConfig, arguments)
+    name = _recipe_name(recipe, photos.images)
     return run_local(photos, load_recipe(name, assignments), name, output)
 
 
@@ -80,17 +69,13 @@ def compile_(
     recipe: str | None, assignments: tuple[str, ...], output: Path, **arguments: Any
 ) -> None:
     """Compiles the pipeline to KFP's YAML, with a recipe as default parameters."""
-    from kfp import compiler
-
-    from pipelines.flowers import flowers_pipeline
     from pipelines.recipe import load_recipe, pipeline_parameters
+    from pipelines.targets.compiled import compile_pipeline
 
     photos = take_config(PhotosConfig, arguments)
     name = _recipe_name(recipe, photos.images)
     parameters = pipeline_parameters(photos, load_recipe(name, assignments))
-    compiler.Compiler().compile(
-        flowers_pipeline, package_path=str(output), pipeline_parameters=parameters
-    )
+    compile_pipeline(parameters, output)
     click.echo(f"compiled to {output}")
 
 

@@ -70,14 +70,17 @@ class BarConsole:
             TextColumn,
             TimeElapsedColumn,
         )
+        from rich.table import Column
 
         self.rich = Progress(
             TextColumn("{task.description:<17}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
+            # Last, and cut where the terminal ends: the bar and the count keep their places.
+            TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)),
             console=RichConsole(file=stream),
+            expand=True,
         )
         self._bars: dict[str, object] = {}
 

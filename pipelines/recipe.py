@@ -2,18 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterable
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from components.augment_examples.config import AugmentConfig
 from components.common.config import build, override, read_mapping
-from components.common.errors import ConfigError
+from components.common.recipes import recipe_path
 from components.gate_model.config import GateConfig
 from components.ingest_examples.config import IngestConfig, PhotosConfig
 from components.train_model.config import ModelConfig, TrainConfig
-
-_RECIPES = files("pipelines") / "recipes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +31,6 @@ class Recipe:
     gate: GateConfig
 
 
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with the project."""
-    return sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in _RECIPES.iterdir()
-        if entry.name.endswith(".yaml")
-    )
-
-
 def load_recipe(name_or_path: str, assignments: Iterable[str] = ()) -> Recipe:
     """Reads a recipe and checks all of it.
 
@@ -54,15 +41,8 @@ def load_recipe(name_or_path: str, assignments: Iterable[str] = ()) -> Recipe:
     Raises:
         ConfigError: There is no such recipe, or a key is unknown, missing or out of range.
     """
-    names = recipe_names()
-    path = name_or_path
-    if name_or_path in names:
-        path = str(_RECIPES / f"{name_or_path}.yaml")
-    elif not Path(name_or_path).exists():
-        raise ConfigError(
-            f"--recipe {name_or_path}: expected one of {', '.join(names)}, or a YAML file"
-        )
-    return build(Recipe, override(read_mapping(path), assignments))
+    content = override(read_mapping(recipe_path(name_or_path)), assignments)
+    return build(Recipe, content)
 
 
 def pipeline_parameters(photos: PhotosConfig, recipe: Recipe) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def _verdict(run: dict[str, Any]) -> Markup:
         + html.figures(
             {
                 "Recipe": run["recipe"],
-                "Started": run["started_at"],
+                "Started": run["started_at"].replace("T", " ")[:16],
                 "Took": f"{run['seconds']:.0f} s",
                 "Data": run["inputs"].get("data_fingerprint", "none")[:12],
             }
@@ -57,5 +57,5 @@ def _steps(run: dict[str, Any]) -> Markup:
         (name, task["state"], task.get("seconds", "-"), task.get("work_seconds", "-"))
         for name, task in run["tasks"].items()
     ]
-    columns = ["Step", "State", "Seconds", "Of them in the step"]
+    columns = ["Step", "State", "Time, s", "Work, s"]
     return html.table(columns, rows, "Steps of the run")

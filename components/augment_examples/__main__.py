@@ -16,7 +16,10 @@ from components.common.step import import_tensorflow_quietly, run_step
 @click.option("--output", type=PATH, required=True, help="Folder to make.")
 @config_options(AugmentConfig)
 @click.option(
-    "--workers", type=click.IntRange(0), default=0, help="Images at a time; 0: as the cores take."
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Images at a time; 0: as the cores take.",
 )
 def command(examples: Path, output: Path, workers: int, **arguments: Any) -> None:
     """Augmented copies of the train split, and of no other.

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -25,26 +25,28 @@ _SCALARS: dict[type, click.ParamType[Any]] = {
 PATH = click.Path(path_type=Path)
 
 
-def config_options(cls: type) -> Callable[[Function], Function]:
+def config_options(cls: type, **defaults: Any) -> Callable[[Function], Function]:
     """Adds a flag for every field of a configuration to a command.
 
     Fields that are numbers or text are flags of that kind. Fields with an inner structure take a
     YAML or JSON file, or JSON text. Help texts are those of the docstring's `Attributes`.
+
+    Args:
+        cls: The dataclass.
+        defaults: Defaults of this command, for fields that have another or none.
     """
-    return _add_options(list(_options(cls)))
+    options = list(_options(cls, defaults))
 
-
-def _add_options(options: Iterable[click.Option]) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         parameters = getattr(function, "__click_params__", [])
         # Click reads this list from its end, as it does for stacked decorators.
-        function.__click_params__ = [*parameters, *reversed(list(options))]  # type: ignore[attr-defined]
+        function.__click_params__ = [*parameters, *reversed(options)]  # type: ignore[attr-defined]
         return function
 
     return decorate
 
 
-def _options(cls: type) -> typing.Iterator[click.Option]:
+def _options(cls: type, defaults: dict[str, Any]) -> typing.Iterator[click.Option]:
     hints = typing.get_type_hints(cls)
     texts = {
         parameter.arg_name: " ".join((parameter.description or "").split())
@@ -56,15 +58,16 @@ def _options(cls: type) -> typing.Iterator[click.Option]:
             [flag(field.name)],
             type=kind,
             # Left out means the default of the dataclass, where there is one.
-            required=is_required(field),
+            required=is_required(field) and field.name not in defaults,
             metavar=None if kind else "FILE|JSON",
-            help=texts[field.name] + _shown_default(field),
+            help=texts[field.name] + _shown_default(defaults.get(field.name, field.default)),
+            **{"default": defaults[field.name]} if field.name in defaults else {},
         )
 
 
-def _shown_default(field: "dataclasses.Field[Any]") -> str:
-    shown = isinstance(field.default, (int, float, str)) and field.default != ""
-    return f"  [{field.default}]" if shown else ""
+def _shown_default(default: Any) -> str:
+    shown = isinstance(default, (int, float, str)) and default != ""
+    return f"  [{default}]" if shown else ""
 
 
 def flag(name: str) -> str:

@@ -86,6 +86,11 @@ def wilson_interval(correct: int, examples: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def percent(share: float) -> str:
+    """A share as text, rounded down, so that it never looks better than it is."""
+    return f"{math.floor(share * 1e4 + 1e-6) / 100:.2f} %"
+
+
 def load_evaluation(path: Path) -> Evaluation:
     """Reads the JSON file that `evaluate_model` writes.
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import jinja2
 import matplotlib as mpl
-from cycler import cycler
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 # Drawn in this colour, then replaced, so that lines and letters follow the page into dark mode.
 _INK = "#010203"
@@ -66,7 +66,7 @@ def paragraph(text: str) -> Markup:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], caption: str) -> Markup:
-    """A table; every cell is escaped, numbers are set to the right.
+    """A table; every cell is escaped, numbers and shares are set to the right.
 
     Args:
         columns: Headings.

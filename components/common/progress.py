@@ -90,14 +90,17 @@ class _Bar:
     def __init__(self, step: str, unit: str, total: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
+        from rich.table import Column
 
         self.rich = RichProgress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TextColumn(unit),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            # Last, and cut where the terminal ends: the bar and the count keep their places.
+            TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)),
+            expand=True,
         )
         self._task = self.rich.add_task(step, total=total, note="")
 

@@ -13,7 +13,7 @@ from components.common import image_ops
 from components.common.config import to_json
 from components.common.dataset import Dataset, load_dataset
 from components.common.errors import DataError, FlowersError
-from components.common.evaluation import ClassScore, Evaluation, wilson_interval
+from components.common.evaluation import ClassScore, Evaluation, percent, wilson_interval
 from components.common.examples import parse_features
 from components.common.models import ModelMetadata, load_metadata, load_model, model_digest
 from components.common.outputs import staged
@@ -73,8 +73,8 @@ def evaluate(examples: Path, model: Path, evaluation: Path, report: Path) -> Eva
         write_report(result, mistakes, staged_report)
     say(
         STEP,
-        f"test accuracy {result.accuracy:.1%} ({result.correct} of {result.examples}, 95 % "
-        f"interval {result.accuracy_low:.1%} to {result.accuracy_high:.1%})",
+        f"test accuracy {percent(result.accuracy)} ({result.correct} of {result.examples}, 95 % "
+        f"interval {percent(result.accuracy_low)} to {percent(result.accuracy_high)})",
     )
     return result
 

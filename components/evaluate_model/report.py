@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from components.common import html
-from components.common.evaluation import Evaluation
+from components.common.evaluation import Evaluation, percent
 
 
 class Mistake(Protocol):
@@ -41,8 +41,10 @@ def write_report(evaluation: Evaluation, mistakes: Sequence[Mistake], path: Path
 def _figures(evaluation: Evaluation) -> Markup:
     return html.figures(
         {
-            "Test accuracy": f"{evaluation.accuracy:.1%}",
-            "95 % interval": f"{evaluation.accuracy_low:.1%} to {evaluation.accuracy_high:.1%}",
+            "Test accuracy": percent(evaluation.accuracy),
+            "95 % interval": " to ".join(
+                percent(end) for end in (evaluation.accuracy_low, evaluation.accuracy_high)
+            ),
             "Correct": f"{evaluation.correct} of {evaluation.examples}",
             "Loss": f"{evaluation.loss:.3f}",
             "Test images in train": f"{evaluation.train_overlap}",
@@ -76,15 +78,15 @@ def _confusion(evaluation: Evaluation) -> Markup:
 
 def _classes(evaluation: Evaluation) -> Markup:
     rows = [
-        (one.name, one.examples, _percent(one.precision), _percent(one.recall))
+        (one.name, one.examples, _percent_or_dash(one.precision), _percent_or_dash(one.recall))
         for one in evaluation.classes
     ]
     columns = ["Class", "Test examples", "Precision", "Recall"]
     return html.table(columns, rows, "How each class was recognised")
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+def _percent_or_dash(value: float | None) -> str:
+    return "-" if value is None else percent(value)
 
 
 def _mistakes(evaluation: Evaluation, mistakes: Sequence[Mistake]) -> Markup:

@@ -11,7 +11,11 @@ from components.common.step import run_step
 
 @click.command("gate-model")
 @click.option("--evaluation", type=PATH, required=True, help="JSON file of evaluate-model.")
-@click.option("--threshold", type=float, help="Smallest top-1 accuracy, above 0 and at most 1.")
+@click.option(
+    "--threshold",
+    type=float,
+    help="Smallest top-1 accuracy, above 0 and at most 1; without it the gate stays closed.",
+)
 @click.option("--output", type=PATH, required=True, help="JSON file to make, the verdict.")
 def command(evaluation: Path, threshold: float | None, output: Path) -> None:
     """Decides whether a model may be exported; exit code 3 says no.

@@ -2,7 +2,14 @@
 
 import dataclasses
 
-from components.common.config import Range, check
+from components.common.errors import ConfigError
+
+EXPECTED = "expected a number above 0 and at most 1"
+
+
+def is_threshold(value: float) -> bool:
+    """Whether a number can be a threshold; 0 would let every model through, which is no gate."""
+    return 0.0 < value <= 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,5 +24,5 @@ class GateConfig:
     threshold: float
 
     def __post_init__(self) -> None:
-        # A threshold of 0 would let every model through, which is no gate.
-        check("threshold", self.threshold, Range(1e-6, 1.0))
+        if not is_threshold(self.threshold):
+            raise ConfigError(f"threshold: {EXPECTED}, received {self.threshold:g}")

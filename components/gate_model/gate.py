@@ -7,9 +7,10 @@ from typing import NoReturn
 
 from components.common.config import build, read_mapping, to_json
 from components.common.errors import GateClosedError
-from components.common.evaluation import Evaluation, load_evaluation
+from components.common.evaluation import Evaluation, load_evaluation, percent
 from components.common.outputs import staged
 from components.common.progress import say
+from components.gate_model.config import EXPECTED, is_threshold
 
 STEP = "gate-model"
 
@@ -49,26 +50,22 @@ def decide(evaluation: Evaluation, threshold: float | None) -> Verdict:
     if objection or usable is None:
         return Verdict(False, objection, usable, accuracy)
     blessed = evaluation.accuracy >= usable
+    # Rounded up, as the accuracy is rounded down: 79.996 % is never shown as 80 % passed.
     asked = f"{math.ceil(usable * 1e4 - 1e-6) / 100:.2f} %"
     reason = (
-        f"test accuracy {_percent(evaluation.accuracy)} is "
+        f"test accuracy {percent(evaluation.accuracy)} is "
         f"{'at or above' if blessed else 'below'} the threshold of {asked} "
         f"({evaluation.correct} of {evaluation.examples} correct, 95 % interval "
-        f"{_percent(evaluation.accuracy_low)} to {_percent(evaluation.accuracy_high)})"
+        f"{percent(evaluation.accuracy_low)} to {percent(evaluation.accuracy_high)})"
     )
     return Verdict(blessed, reason, usable, accuracy)
 
 
-def _percent(share: float) -> str:
-    """Rounded down, as a threshold is rounded up: 79.996 % is never shown as 80 % passed."""
-    return f"{math.floor(share * 1e4 + 1e-6) / 100:.2f} %"
-
-
 def _threshold_objection(threshold: float | None) -> str:
     if threshold is None:
-        return "no threshold is set: expected a number above 0 and at most 1"
-    if not 0.0 < threshold <= 1.0:
-        return f"the threshold is {threshold}: expected a number above 0 and at most 1"
+        return f"no threshold is set: {EXPECTED}"
+    if not is_threshold(threshold):
+        return f"the threshold is {threshold}: {EXPECTED}"
     return ""
 
 
@@ -84,6 +81,12 @@ def _evaluation_objection(evaluation: Evaluation) -> str:
         return (
             f"the classes do not match: the test split has {list(evaluation.class_names)}, "
             f"the model {list(evaluation.model_class_names)}"
+        )
+    if evaluation.data_fingerprint != evaluation.model_data_fingerprint:
+        return (
+            "the model was trained on another data set "
+            f"({evaluation.model_data_fingerprint[:12] or 'unknown'}) than it was tested on "
+            f"({evaluation.data_fingerprint[:12] or 'unknown'}), and may have seen the test images"
         )
     if evaluation.train_overlap:
         return f"{evaluation.train_overlap} test images are in the train split too"

@@ -15,7 +15,9 @@ from components.ingest_examples.config import IngestConfig, PhotosConfig
 @config_options(PhotosConfig)
 @click.option("--output", type=PATH, required=True, help="Folder to make.")
 @config_options(IngestConfig)
-@click.option("--workers", type=click.IntRange(0), default=0, help="Processes; 0: one per core.")
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=0, help="Processes; 0: one per core."
+)
 def command(output: Path, workers: int, **arguments: Any) -> None:
     """Photos to TFRecord shards of three splits.
 

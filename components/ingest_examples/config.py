@@ -15,7 +15,7 @@ class PhotosConfig:
         images: A folder that holds one folder per class, or
             `synthetic://flowers?per_class=200&seed=7`.
         manifest: CSV with a column `path`, in the folder of images or anywhere; goes with
-            `group_column`.
+            `--group-column`.
         group_column: Column of the manifest whose equal values stay in one split, for example the
             photographer.
     """
@@ -25,8 +25,10 @@ class PhotosConfig:
     group_column: str = ""
 
     def __post_init__(self) -> None:
+        if not self.images:
+            raise ConfigError("--images: expected a folder of class folders, received nothing")
         if bool(self.manifest) != bool(self.group_column):
-            given, absent = "manifest", "group_column"
+            given, absent = "--manifest", "--group-column"
             if not self.manifest:
                 given, absent = absent, given
             raise ConfigError(f"{given}: goes with {absent}, which is missing; give both")

@@ -253,7 +253,7 @@ def _check_splits(entries: list[Entry], class_names: tuple[str, ...]) -> None:
             listed = ", ".join(f"{count} in {split}" for split, count in per_split.items())
             raise DataError(
                 f"class {name!r} has {sum(per_split.values())} usable photos, {listed}: expected "
-                "at least one in every split; add photos to this class (some 30 are enough), "
+                "at least one in every split; add photos to this class (some 60 are enough), "
                 "remove its folder, or try another --split-salt"
             )
 

@@ -15,7 +15,7 @@ from components.ingest_examples.sources import Photo
 
 # A side below this carries no flower; stretched to the size of the model it would only be noise.
 MIN_SIDE = 32
-# Above the largest phone photo sold, and 400 MB as decoded pixels: a worker survives it.
+# Above the largest phone photo sold, and 512 MiB as Pillow holds decoded pixels.
 MAX_PIXELS = 2**27
 # The widest frame that Pillow may open at all is bounded here, not by a warning.
 Image.MAX_IMAGE_PIXELS = None

@@ -81,8 +81,8 @@ def _rejects(result: IngestResult) -> Markup:
         ["Reason", "Photos"], result.rejected.most_common(), "Rejected photos by reason"
     )
     rows = [(entry.name, entry.reason, entry.detail) for entry in rejected[:_ROWS]]
-    names = html.table(["Photo", "Reason", "Detail"], rows, _caption("rejected", len(rejected)))
-    return reasons + names
+    caption = f"{len(rejected)} rejected, of which at most {_ROWS} are shown; photos.csv has all"
+    return reasons + html.table(["Photo", "Reason", "Detail"], rows, caption)
 
 
 def _near_duplicates(result: IngestResult) -> Markup:
@@ -95,9 +95,5 @@ def _near_duplicates(result: IngestResult) -> Markup:
         for first, second in sorted(pairs, key=lambda pair: labels[pair[0]] == labels[pair[1]])
     ]
     columns = ["Photo", "looks like", "Same label"]
-    return html.table(columns, rows[:_ROWS], _caption("pairs", len(pairs)))
-
-
-def _caption(what: str, count: int) -> str:
-    shown = f", the first {_ROWS} are shown" if count > _ROWS else ""
-    return f"{count} {what}{shown}; photos.csv has all"
+    caption = f"{len(pairs)} pairs, of which at most {_ROWS} are shown"
+    return html.table(columns, rows[:_ROWS], caption)

@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 
 from components.common.cli import PATH, run_cli
-from components.common.config import build, override, read_mapping
+from components.common.config import build, choose, override, read_mapping
 from components.common.errors import ConfigError
 from components.common.outputs import staged
+from components.common.recipes import SECTIONS, recipe_path
 from components.common.step import import_tensorflow_quietly, run_step
 from components.train_model.config import ModelConfig, TrainConfig
 
@@ -16,7 +17,9 @@ from components.train_model.config import ModelConfig, TrainConfig
 @click.option("--examples", type=PATH, required=True, help="Examples of ingest-examples.")
 @click.option("--augmented", type=PATH, required=True, help="Train split of augment-examples.")
 @click.option("--output", type=PATH, required=True, help="Folder to make.")
-@click.option("--recipe", metavar="FILE", help="Recipe whose sections model and train are used.")
+@click.option(
+    "--recipe", metavar="NAME|FILE", help="Recipe; its sections model and train are used."
+)
 @click.option("--model-config", metavar="FILE|JSON", help="Architecture, in place of a recipe's.")
 @click.option("--train-config", metavar="FILE|JSON", help="How to train, in place of a recipe's.")
 @click.option(
@@ -59,13 +62,15 @@ def _configs(
     train_config: str | None,
     assignments: tuple[str, ...],
 ) -> tuple[ModelConfig, TrainConfig]:
-    sections = read_mapping(recipe) if recipe else {}
+    sections = read_mapping(recipe_path(recipe)) if recipe else {}
     given = {"model": model_config, "train": train_config}
     sections |= {name: read_mapping(text) for name, text in given.items() if text}
     sections = override(sections, assignments)
+    for name in sections:
+        choose("section", name, SECTIONS)
     for name in given:
         if name not in sections:
-            raise ConfigError(f"{name}: missing; give --recipe FILE or --{name}-config FILE|JSON")
+            raise ConfigError(f"{name}: missing; give --recipe NAME or --{name}-config FILE|JSON")
     return (
         build(ModelConfig, sections["model"], "model"),
         build(TrainConfig, sections["train"], "train"),

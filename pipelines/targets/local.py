@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from importlib import metadata
@@ -29,6 +30,8 @@ from pipelines.recipe import Recipe, pipeline_parameters
 
 RUN_FILE = "run.json"
 LOG_FILE = "run.log"
+# Named here too, since the module that writes it needs TensorFlow.
+DATASET_FILE = "dataset.json"
 REPORT_FILE = "report.html"
 STEPS_LINK = "steps"
 EXIT_INTERRUPTED = 130
@@ -63,6 +66,18 @@ class Run:
         self.content["tasks"].setdefault(name, {}).update(changes)
         self.save()
 
+    def note_fingerprint(self) -> None:
+        """Takes the fingerprint of the data over, once ingestion has written it."""
+        dataset = _read_if_there(self.output("ingest-examples", "examples") / DATASET_FILE)
+        if dataset:
+            self.content["inputs"]["data_fingerprint"] = dataset["fingerprint"]
+
+    def end_tasks(self, state: str) -> None:
+        """Gives tasks that still run a last state."""
+        for task in self.content["tasks"].values():
+            if task["state"] == "running":
+                task["state"] = state
+
     def output(self, task: str, name: str) -> Path:
         """Where a task puts an output."""
         return self.folder / STEPS_LINK / task / name
@@ -83,14 +98,15 @@ def run_local(photos: PhotosConfig, recipe: Recipe, recipe_name: str, output: Pa
 
     Raises:
         ConfigError: The run cannot start on this machine.
+        DataError: The first look at the photos shows that it would fail.
     """
     _check_machine()
-    photos = _absolute(photos)
-    run = _new_run(photos, recipe, recipe_name, output)
+    _check_photos(photos)
+    run = _new_run(_absolute(photos), recipe, recipe_name, output)
     with _interruptible(), open_console() as console:
         try:
             exit_code = _run(run, console)
-        except (KeyboardInterrupt, _InterruptedRunError):
+        except _InterruptedRunError:
             exit_code = EXIT_INTERRUPTED
     return _finish(run, exit_code)
 
@@ -102,15 +118,21 @@ def _check_machine() -> None:
         )
 
 
+def _check_photos(photos: PhotosConfig) -> None:
+    """Finds in a second what the first step would find after the start of everything."""
+    from components.ingest_examples.sources import open_source, read_groups
+
+    open_source(photos.images)
+    manifest = photos.manifest_path()
+    if manifest is not None:
+        read_groups(manifest, photos.group_column)
+
+
 def _absolute(photos: PhotosConfig) -> PhotosConfig:
-    """Makes a local folder absolute, and refuses one that is not there before anything starts."""
+    """Makes a local folder absolute, so that `run.json` means the same wherever it is read."""
     if "://" in photos.images:
         return photos
-    folder = Path(photos.images)
-    if not folder.is_dir():
-        state = "is not a folder" if folder.exists() else "does not exist"
-        raise ConfigError(f"--images {folder} {state}: expected a folder with one folder per class")
-    return dataclasses.replace(photos, images=str(folder.resolve()))
+    return dataclasses.replace(photos, images=str(Path(photos.images).resolve()))
 
 
 def _new_run(photos: PhotosConfig, recipe: Recipe, recipe_name: str, output: Path) -> Run:
@@ -187,9 +209,10 @@ def _run(run: Run, console: Console) -> int:
         try:
             with contextlib.redirect_stdout(listener):
                 flowers_pipeline(**run.content["parameters"])
-        except RuntimeError as error:
-            # KFP's way to say that a task failed; why is in the line that the step printed.
-            listener.write(f"{error}\n")
+        # KFP raises RuntimeError when a task fails; why is in the line that the step printed. Any
+        # other error is a fault, goes into the log, and must not leave the run without an end.
+        except Exception:
+            listener.write(traceback.format_exc())
             return run.failure.exit_code if run.failure else 1
     return 0
 
@@ -248,6 +271,8 @@ class _Listener:
 
     def _finish(self, task: str, succeeded: bool) -> None:
         self._link_steps()
+        if task == "ingest-examples":
+            self._run.note_fingerprint()
         seconds = round(time.monotonic() - self._started_at, 2)
         self._run.task(task, state="succeeded" if succeeded else "failed", seconds=seconds)
         self._console.finished(task, succeeded, seconds)
@@ -262,7 +287,7 @@ class _Listener:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Makes SIGTERM end the run, its running task included, and be written down."""
+    """Makes SIGINT and SIGTERM end the run, its running task included, and be written down."""
 
     def stop(_number: int, _frame: FrameType | None) -> NoReturn:
         for pid in _descendants(os.getpid()):
@@ -270,11 +295,12 @@ def _interruptible() -> Iterator[None]:
                 os.kill(pid, signal.SIGTERM)
         raise _InterruptedRunError
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _descendants(pid: int) -> Iterator[int]:
@@ -288,10 +314,7 @@ def _descendants(pid: int) -> Iterator[int]:
 def _finish(run: Run, exit_code: int) -> int:
     """Writes the end of `run.json` and the report, and tells the user."""
     verdict = _read_if_there(run.output("gate-model", "verdict"))
-    examples = _read_if_there(run.output("ingest-examples", "examples") / "dataset.json")
     saved_model = run.output("export-model", "saved_model")
-    if examples:
-        run.content["inputs"]["data_fingerprint"] = examples["fingerprint"]
     message = _message(run, exit_code)
     if exit_code == 0 and not (verdict and verdict["blessed"] and saved_model.is_dir()):
         exit_code = 1
@@ -300,8 +323,10 @@ def _finish(run: Run, exit_code: int) -> int:
     if exit_code == 0:
         outputs["saved_model"] = str(saved_model.relative_to(run.folder))
     states = {0: "succeeded", 3: "gate closed", EXIT_INTERRUPTED: "interrupted"}
+    state = states.get(exit_code, "failed")
+    run.end_tasks(state)
     run.save(
-        state=states.get(exit_code, "failed"),
+        state=state,
         exit_code=exit_code,
         verdict=verdict,
         failure=None if exit_code == 0 else message,
@@ -341,7 +366,8 @@ def _write_report(run: Run) -> None:
 
 def _tell(run: Run, exit_code: int, message: str) -> None:
     verdict = run.content["verdict"]
-    print(f"report  {run.folder / REPORT_FILE}")
+    # Flushed, so that the reason is the last line also where both streams go into one file.
+    print(f"report  {run.folder / REPORT_FILE}", flush=True)
     if exit_code == 0:
         print(f"model   {run.folder / run.content['outputs']['saved_model']}")
         print(f"gate open: {verdict['reason']}")

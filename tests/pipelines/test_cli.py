@@ -47,11 +47,26 @@ def test_step_is_the_same_as_its_module(name):
         (["run", "--images", "no such folder"], ["no such folder", "does not exist", "expected"]),
         (["run", "--recipe", "nothing"], ["--recipe nothing", "squeezenet"]),
         (["run", "--set", "train.epochs=0"], ["train.epochs", "1 to 100000", "0"]),
-        (["run", "--manifest", "m.csv"], ["manifest", "group_column"]),
+        (["run", "--images", ".", "--output", "x"], [".", "one folder per class"]),
+        (
+            ["run", "--manifest", "m.csv", "--group-column", "author"],
+            ["--manifest m.csv", "cannot be read"],
+        ),
+        (["run", "--manifest", "m.csv"], ["--manifest", "--group-column"]),
+        (["run", "--images", ""], ["--images", "received nothing"]),
         (["run", "--imagez", "x"], ["--imagez"]),
+        (["compile", "--images", "x", "--output", "c.txt"], ["c.txt", ".yaml"]),
+        (["compile", "--images", "x", "--output", "/proc/c.yaml"], ["/proc/c.yaml", "written"]),
         (["fly"], ["fly"]),
         (["step", "fly"], ["fly"]),
         (["step", "ingest", "--output", "x"], ["--images"]),
+        (
+            [
+                *("step", "train", "--examples", "e", "--augmented", "a", "--output", "o"),
+                *("--recipe", "quick", "--set", "trian.epochs=9"),
+            ],
+            ["'trian'", "train"],
+        ),
         (["step", "gate", "--evaluation", "none.json", "--output", "v"], ["none.json"]),
     ],
 )

@@ -1,10 +1,12 @@
 """Whole runs under kfp.local, on miniature photos, each step in a process of its own."""
 
 import contextlib
+import io
 import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from components.common.progress import Event
+from pipelines.console import BarConsole
 from tests.builders import make_photos
 
 TINY = [
@@ -151,7 +156,9 @@ class TestGateClosed:
 @pytest.fixture(scope="module")
 def mistaken_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mistake")
-    photos = make_photos(folder / "photos", class_names=("only",))
+    photos = make_photos(folder / "photos", class_names=("circles", "squares"))
+    for number in range(9):
+        (photos / "circles" / f"text-{number}.jpg").write_text("no picture")
     return Finished(start("--images", photos, "--output", folder / "runs"), folder / "runs")
 
 
@@ -162,7 +169,7 @@ class TestMistakeInTheData:
     def test_one_line_says_what_to_do(self, mistaken_run):
         (line,) = mistaken_run.stderr.splitlines()
         assert line.startswith("flowers run: ")
-        assert "expected at least two classes" in line
+        assert "9 of 69 photos cannot be used" in line
 
     def test_run_json_tells_the_state(self, mistaken_run):
         assert mistaken_run.run["state"] == "failed"
@@ -170,7 +177,7 @@ class TestMistakeInTheData:
             "ingest-examples": mistaken_run.run["tasks"]["ingest-examples"]
         }
         assert mistaken_run.run["tasks"]["ingest-examples"]["state"] == "failed"
-        assert "expected at least two classes" in mistaken_run.run["failure"]
+        assert "9 of 69 photos cannot be used" in mistaken_run.run["failure"]
 
     def test_no_output_looks_finished(self, mistaken_run):
         assert not (mistaken_run.folder / "steps" / "ingest-examples" / "examples").exists()
@@ -213,18 +220,20 @@ def children(pid):
     return [int(child) for path in lists for child in path.read_text().split()]
 
 
-def test_terminated_run_says_so_and_leaves_no_process(photos, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_run_says_so_and_leaves_no_process(photos, tmp_path, number):
     output = tmp_path / "runs"
     process = start("--images", photos, "--output", output, *TINY)
     wait_for(lambda: run_json(output)["tasks"]["ingest-examples"]["state"] == "running")
     wait_for(lambda: children(process.pid))
     descendants = children(process.pid)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr.splitlines() == ["flowers run: interrupted"]
     run = run_json(output)
     assert run["state"] == "interrupted"
+    assert run["tasks"]["ingest-examples"]["state"] == "interrupted"
     assert not any(alive(pid) for pid in descendants)
 
 
@@ -248,11 +257,53 @@ def test_run_json_is_there_while_the_run_goes_on(photos, tmp_path):
         process.communicate(timeout=60)
 
 
+def test_last_line_is_the_reason_where_both_streams_are_one(photos, tmp_path):
+    environment = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
+    (photos_of_text := tmp_path / "photos" / "a").mkdir(parents=True)
+    (photos_of_text / "text.jpg").write_text("no picture")
+    shutil.copytree(photos_of_text, tmp_path / "photos" / "b")
+    command = [sys.executable, "-m", "pipelines", "run", "--images", tmp_path / "photos"]
+    finished = subprocess.run(
+        [*command, "--output", tmp_path / "runs"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert finished.returncode == 2
+    lines = finished.stdout.splitlines()
+    assert lines[-2].startswith("report  ")
+    assert lines[-1].startswith("flowers run: 2 of 2 photos cannot be used")
+
+
+def test_bar_keeps_its_place_beside_a_long_note():
+    stream = io.StringIO()
+    console = BarConsole(stream)
+    console.rich.live.console = Console(file=stream, width=80, force_terminal=True)
+    note = "loss 1.059, accuracy 55.6%, validation 58.3%, 587 images/s"
+    with console.rich:
+        console.started("train-model")
+        console.progress(Event("train-model", 1, 10, "epochs", note))
+    shown = stream.getvalue()
+    assert "1/10" in shown
+    assert "━━━━" in shown
+
+
 def test_terminal_gets_bars(tmp_path):
-    """One class only, so that the run ends early."""
-    photos = make_photos(tmp_path / "photos", per_class=3, class_names=("only",))
+    """Photos of which a split has none, so that the run ends early."""
+    photos = make_photos(tmp_path / "photos", per_class=2)
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "pipelines", "run", "--images", photos, "--output", tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines",
+        "run",
+        "--images",
+        photos,
+        "--output",
+        tmp_path / "runs",
+    ]
     environment = {**os.environ, "TERM": "xterm"}
     with subprocess.Popen(command, stdout=follower, stderr=follower, env=environment) as process:
         os.close(follower)

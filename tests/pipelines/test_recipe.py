@@ -5,8 +5,9 @@ import pytest
 import yaml
 
 from components.common.errors import ConfigError
+from components.common.recipes import SECTIONS, recipe_names
 from components.ingest_examples.config import PhotosConfig
-from pipelines.recipe import load_recipe, pipeline_parameters, recipe_names
+from pipelines.recipe import Recipe, load_recipe, pipeline_parameters
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -19,6 +20,10 @@ def test_every_recipe_says_where_it_comes_from(name, repository):
     header = (repository / "pipelines" / "recipes" / f"{name}.yaml").read_text().split("\n\n")[0]
     for word in ("Source:", "Command:", "Expected:", "Duration:"):
         assert word in header
+
+
+def test_sections_are_those_of_a_recipe():
+    assert {field.name for field in dataclasses.fields(Recipe)} == set(SECTIONS)
 
 
 def test_squeezenet_must_reach_80_percent():

@@ -166,6 +166,11 @@ NUMBERS = "the evaluation has no finite number for {}"
         ({"loss": NAN}, NUMBERS.format("loss")),
         ({"loss": INFINITE}, NUMBERS.format("loss")),
         (
+            {"model_data_fingerprint": "e" * 64},
+            "the model was trained on another data set (eeeeeeeeeeee) than it was tested on "
+            "(dddddddddddd), and may have seen the test images",
+        ),
+        (
             {"model_class_names": ("circles", "squares", "dots")},
             "the classes do not match: the test split has ['circles', 'squares', 'stripes'], "
             "the model ['circles', 'squares', 'dots']",
@@ -266,7 +271,9 @@ def test_verdict_holds_no_number_that_json_lacks(
 
 @pytest.mark.parametrize("threshold", [0.0, -0.5, 1.01, NAN, INFINITE])
 def test_recipe_with_a_wrong_threshold_is_refused(threshold: float) -> None:
-    with pytest.raises(ConfigError, match="threshold: expected 1e-06 to 1, received"):
+    with pytest.raises(
+        ConfigError, match="threshold: expected a number above 0 and at most 1, received"
+    ):
         GateConfig(threshold)
 
 

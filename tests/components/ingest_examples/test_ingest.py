@@ -371,8 +371,8 @@ def test_photo_without_a_row_is_rejected(photos_folder: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"manifest": "m.csv"}, "manifest: goes with group_column, which is missing"),
-        ({"group_column": "who"}, "group_column: goes with manifest, which is missing"),
+        ({"manifest": "m.csv"}, "--manifest: goes with --group-column, which is missing"),
+        ({"group_column": "who"}, "--group-column: goes with --manifest, which is missing"),
     ],
 )
 def test_manifest_and_column_go_together(given: dict[str, str], message: str) -> None:

@@ -1,0 +1,39 @@
+"""Where recipes are. What is in one is checked by `pipelines.recipe` and by the steps.
+
+Recipes are data that lie beside the pipeline; a step that is run by hand finds them by the same
+names as `flowers run` does.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+from components.common.errors import ConfigError
+
+# One section per step that has something to set; a test compares them with `Recipe`.
+SECTIONS = ("ingest", "augment", "model", "train", "gate")
+_FOLDER = files("pipelines") / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the project."""
+    names = (entry.name for entry in _FOLDER.iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def recipe_path(name_or_path: str) -> str:
+    """The YAML file of a recipe.
+
+    Args:
+        name_or_path: Name of a recipe of the project, or path of a YAML file.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    names = recipe_names()
+    if name_or_path in names:
+        return str(_FOLDER / f"{name_or_path}.yaml")
+    if not Path(name_or_path).is_file():
+        raise ConfigError(
+            f"--recipe {name_or_path}: expected one of {', '.join(names)}, or a YAML file"
+        )
+    return name_or_path

@@ -1,0 +1,39 @@
+"""The pipeline as KFP's YAML, for a backend to run."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from components.common.errors import ConfigError
+from components.common.outputs import write_text
+
+
+def compile_pipeline(parameters: dict[str, Any], output: Path) -> None:
+    """Compiles the pipeline.
+
+    Args:
+        parameters: Defaults of the pipeline's parameters.
+        output: File to make or to replace, in one step.
+
+    Raises:
+        ConfigError: The name does not end in .yaml, or the file cannot be written.
+    """
+    if output.suffix != ".yaml":
+        raise ConfigError(f"--output {output}: expected a name that ends in .yaml")
+    from kfp import compiler
+
+    from pipelines.flowers import flowers_pipeline
+
+    with tempfile.TemporaryDirectory() as folder:
+        # KFP writes in place, which could leave half a file.
+        compiled = Path(folder, "pipeline.yaml")
+        compiler.Compiler().compile(
+            flowers_pipeline, package_path=str(compiled), pipeline_parameters=parameters
+        )
+        text = compiled.read_text(encoding="utf-8")
+    try:
+        write_text(output, text)
+    except OSError as error:
+        raise ConfigError(
+            f"--output {output}: cannot be written ({error.strerror}); name another file"
+        ) from error
