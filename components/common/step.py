@@ -1,5 +1,6 @@
 """What every step does around its work: quiet libraries, one line for an error, an exit code."""
 
+import importlib.util
 import os
 import re
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from components.common.errors import FlowersError
+from components.common.errors import ConfigError, FlowersError
 from components.common.progress import say
 
 _TOOK = re.compile(r"took (?P<seconds>[\d.]+) s")
@@ -38,12 +39,28 @@ def parse_took(text: str) -> float | None:
     return float(found["seconds"]) if found else None
 
 
+def require_tensorflow() -> None:
+    """Refuses to go on where TensorFlow is not installed.
+
+    Raises:
+        ConfigError: Says what to install.
+    """
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ConfigError(
+            "TensorFlow is not installed, and the steps need it: pip install 'flowers[local]'"
+        )
+
+
 def import_tensorflow_quietly() -> None:
     """Imports TensorFlow without its start-up notes, and with them when the import fails.
 
     The native library writes them to file descriptor 2 whatever the log level, so the descriptor
     itself is turned away. With `TF_CPP_MIN_LOG_LEVEL=0` the user asks to see everything.
+
+    Raises:
+        ConfigError: It is not installed.
     """
+    require_tensorflow()
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         import tensorflow
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from components.common import html
 from components.train_model.history import TrainResult
@@ -42,7 +44,7 @@ def _curves(result: TrainResult) -> Markup:
         validation = [getattr(epoch, f"val_{name}") for epoch in result.history]
         axes.plot(epochs, train, label="train, augmented", marker=".")
         axes.plot(epochs, validation, label="validation", marker=".")
-        axes.set_xlabel("epoch")
+        _label_epochs(axes)
         axes.set_ylabel(name)
     right.axvline(result.best.epoch, linestyle=":", color=html.COLOURS[2], label="kept")
     right.legend(frameon=False)
@@ -53,6 +55,11 @@ def _curves(result: TrainResult) -> Markup:
     )
 
 
+def _label_epochs(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 def _learning_rate(result: TrainResult) -> Markup:
     drawn = html.new_figure(height=2.2)
     axes = drawn.subplots()
@@ -61,7 +68,7 @@ def _learning_rate(result: TrainResult) -> Markup:
         [epoch.learning_rate for epoch in result.history],
         marker=".",
     )
-    axes.set_xlabel("epoch")
+    _label_epochs(axes)
     axes.set_ylabel("learning rate")
     peak = max(epoch.learning_rate for epoch in result.history)
     return html.figure(drawn, f"Learning rate at the end of each epoch, at most {peak:.2g}")

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
-import importlib.util
 import os
 import re
 import shlex
@@ -23,7 +22,7 @@ from components.common.config import read_mapping, to_json
 from components.common.errors import ConfigError, UserError
 from components.common.outputs import write_text
 from components.common.progress import parse_line, parse_message
-from components.common.step import Failure, parse_failure, parse_took
+from components.common.step import Failure, parse_failure, parse_took, require_tensorflow
 from components.ingest_examples.config import PhotosConfig
 from pipelines.console import Console, open_console
 from pipelines.recipe import Recipe, pipeline_parameters
@@ -100,7 +99,7 @@ def run_local(photos: PhotosConfig, recipe: Recipe, recipe_name: str, output: Pa
         ConfigError: The run cannot start on this machine.
         DataError: The first look at the photos shows that it would fail.
     """
-    _check_machine()
+    require_tensorflow()
     _check_photos(photos)
     run = _new_run(_absolute(photos), recipe, recipe_name, output)
     with _interruptible(), open_console() as console:
@@ -109,13 +108,6 @@ def run_local(photos: PhotosConfig, recipe: Recipe, recipe_name: str, output: Pa
         except _InterruptedRunError:
             exit_code = EXIT_INTERRUPTED
     return _finish(run, exit_code)
-
-
-def _check_machine() -> None:
-    if importlib.util.find_spec("tensorflow") is None:
-        raise ConfigError(
-            "TensorFlow is not installed, and the steps need it: pip install 'flowers[local]'"
-        )
 
 
 def _check_photos(photos: PhotosConfig) -> None:

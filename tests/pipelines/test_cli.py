@@ -92,13 +92,20 @@ def test_output_that_cannot_be_made(tmp_path):
     assert "--output file/runs" in finished.stderr
 
 
-def test_machine_without_tensorflow(tmp_path):
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["step", "ingest", "--images", "synthetic://flowers", "--output", "x"]]
+)
+def test_machine_without_tensorflow(tmp_path, arguments):
     code = (
         "import sys; sys.modules['tensorflow'] = None\n"
-        "from pipelines.cli import main; sys.argv = ['flowers', 'run']; main()"
+        "from pipelines.cli import main; sys.argv[0] = 'flowers'; main()"
     )
     finished = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
     assert finished.returncode == 2
     assert "pip install 'flowers[local]'" in finished.stderr
