@@ -19,6 +19,8 @@ from typing import Any
 
 import click
 
+from components.common.files import DATASET_FILE, LEDGER_FILE
+
 _TRIES = 7
 
 
@@ -42,7 +44,7 @@ def _show(name: str, value: str) -> None:
 def _groups_in_two_splits(folder: Path) -> int:
     """Number of groups, photographers say, with written photos in more than one split."""
     splits: dict[str, set[str]] = {}
-    ledger = folder / "steps" / "ingest-examples" / "examples" / "photos.csv"
+    ledger = folder / "steps" / "ingest-examples" / "examples" / LEDGER_FILE
     with ledger.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if row["split"]:
@@ -56,7 +58,7 @@ def _report(wall: float, exit_code: int, folder: Path) -> None:
     metrics = folder / "steps" / "train-model" / "metrics"
     training = json.loads(metrics.read_text(encoding="utf-8"))["seconds"]
     counts = json.loads(
-        (folder / "steps" / "ingest-examples" / "examples" / "dataset.json").read_text()
+        (folder / "steps" / "ingest-examples" / "examples" / DATASET_FILE).read_text()
     )["counts"]
     _show("exit code", str(exit_code))
     _show("verdict", run["verdict"]["reason"])

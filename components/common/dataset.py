@@ -13,9 +13,9 @@ from pathlib import Path
 
 from components.common.config import build, read_mapping, to_json
 from components.common.errors import DataError, UserError
+from components.common.files import DATASET_FILE
 from components.common.tfrecords import shard_count, shard_name, write_shard
 
-DATASET_FILE = "dataset.json"
 SPLITS = ("train", "validation", "test")
 Payloads = Iterable[bytes]
 

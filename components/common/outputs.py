@@ -28,7 +28,7 @@ def _claim(target: Path) -> Path:
             f"output {target} already exists: expected a new or an empty folder; "
             "name another --output or remove it first"
         )
-    partial = target.parent / f".{target.name}{_PARTIAL}{uuid.uuid4().hex[:8]}"
+    partial = _partial(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Before the work, not after it: whether anything can be written here.
@@ -40,9 +40,30 @@ def _claim(target: Path) -> Path:
         ) from error
     # Left over from a killed run: nobody will finish them.
     for sibling in target.parent.iterdir():
-        if sibling.name.startswith(f".{target.name}{_PARTIAL}"):
+        prefix, partial_mark, owner = sibling.name.partition(_PARTIAL)
+        if partial_mark and prefix == f".{target.name}" and not _is_running(owner):
             remove(sibling)
     return partial
+
+
+def _partial(target: Path) -> Path:
+    """An unused temporary sibling; its name says which process it belongs to."""
+    return target.with_name(f".{target.name}{_PARTIAL}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def _is_running(owner: str) -> bool:
+    """Whether the process that a partial output belongs to is another one, and still runs here.
+
+    A partial output with our own number is of an earlier container, where numbers start anew.
+    """
+    try:
+        pid = int(owner.partition("-")[0])
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    return pid != os.getpid()
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -99,7 +120,7 @@ def staged(*targets: Path) -> Iterator[tuple[Path, ...]]:
 
 def write_text(path: Path, text: str) -> None:
     """Replaces the file at `path` in one step, so that a reader never sees half of it."""
-    partial = path.with_name(f".{path.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
+    partial = _partial(path)
     try:
         partial.write_text(text, encoding="utf-8")
         _sync(partial)

@@ -16,6 +16,7 @@ from typing import BinaryIO
 from components.common.dataset import SPLITS, Dataset, DatasetWriter
 from components.common.errors import DataError
 from components.common.examples import encode_example
+from components.common.files import LEDGER_FILE
 from components.common.outputs import staged
 from components.common.progress import progress, say
 from components.ingest_examples.config import IngestConfig, PhotosConfig
@@ -33,7 +34,6 @@ from components.ingest_examples.splits import (
 )
 
 STEP = "ingest-examples"
-LEDGER_FILE = "photos.csv"
 # Small enough that a thousand photos spread over several readers, large enough that opening a
 # file costs nothing beside reading it.
 _EXAMPLES_PER_SHARD = 256

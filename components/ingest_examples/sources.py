@@ -80,35 +80,60 @@ class Source:
     photos: tuple[Photo, ...]
 
 
-def open_source(images: str) -> Source:
-    """Lists the photos at a place.
+def find_class_names(images: str) -> tuple[str, ...]:
+    """Names the classes at a place, without listing its photos.
 
     Args:
         images: A folder that holds one folder per class, or
             `synthetic://flowers?per_class=200&seed=7`, whose two numbers may be left out.
 
+    Returns:
+        Every class in label order, which is the order of the names.
+
     Raises:
-        DataError: There are no photos, or there is no second class.
+        DataError: There is no such folder, or no second class in it.
         ConfigError: The place is of a kind that is not known.
     """
-    if images.startswith(f"{SYNTHETIC_SCHEME}://"):
-        source = _synthetic_source(images)
-    elif "://" in images:
+    if _is_synthetic(images):
+        _synthetic_options(images)
+        return synthetic.CLASS_NAMES
+    if "://" in images:
         raise ConfigError(
             f"--images {images}: expected a local folder or synthetic://flowers; copy the photos "
             "to a folder first"
         )
-    else:
-        source = _folder_source(Path(images))
-    if len(source.class_names) < 2:
+    names = tuple(folder.name for folder in _class_folders(Path(images)))
+    if len(names) < 2:
         raise DataError(
-            f"--images {images}: expected at least two classes, found only "
-            f"{source.class_names[0]!r}; add a folder for each further class"
+            f"--images {images}: expected at least two classes, found only {names[0]!r}; add a "
+            "folder for each further class"
         )
-    return source
+    for name in names:
+        _check_class_name(name)
+    return names
 
 
-def _synthetic_source(images: str) -> Source:
+def open_source(images: str) -> Source:
+    """Lists the photos at a place.
+
+    Args:
+        images: As for `find_class_names`.
+
+    Raises:
+        DataError: There are no photos, or there is no second class.
+        ConfigError: The place is of a kind that is not known.
+    """
+    names = find_class_names(images)
+    photos = _synthetic_photos(images) if _is_synthetic(images) else _folder_photos(Path(images))
+    return Source(names, photos)
+
+
+def _is_synthetic(images: str) -> bool:
+    return images.startswith(f"{SYNTHETIC_SCHEME}://")
+
+
+def _synthetic_options(images: str) -> tuple[int, int]:
+    """Number of photos per class, and the seed."""
     options = {"per_class": 200, "seed": 7}
     try:
         place = urlsplit(images)
@@ -122,15 +147,19 @@ def _synthetic_source(images: str) -> Source:
         ) from error
     check("--images: per_class", options["per_class"], Range(1, 100_000))
     check("--images: seed", options["seed"], Range(0, 2**31 - 1))
-    photos = tuple(
-        SyntheticPhoto(f"{name}/{index:05d}.jpg", name, index, options["seed"])
+    return options["per_class"], options["seed"]
+
+
+def _synthetic_photos(images: str) -> tuple[Photo, ...]:
+    per_class, seed = _synthetic_options(images)
+    return tuple(
+        SyntheticPhoto(f"{name}/{index:05d}.jpg", name, index, seed)
         for name in synthetic.CLASS_NAMES
-        for index in range(options["per_class"])
+        for index in range(per_class)
     )
-    return Source(synthetic.CLASS_NAMES, photos)
 
 
-def _folder_source(root: Path) -> Source:
+def _class_folders(root: Path) -> list[Path]:
     if not root.is_dir():
         state = "is not a folder" if root.exists() else "does not exist"
         raise DataError(f"--images {root} {state}: expected a folder with one folder per class")
@@ -143,8 +172,11 @@ def _folder_source(root: Path) -> Source:
             f"--images {root}: expected one folder per class, found no folder and {files} files; "
             "put the photos of each class into a folder that has the name of the class"
         )
-    for folder in folders:
-        _check_class_name(folder.name)
+    return folders
+
+
+def _folder_photos(root: Path) -> tuple[Photo, ...]:
+    folders = _class_folders(root)
     photos = [
         FilePhoto(path.relative_to(root).as_posix(), folder.name, path, root)
         for folder in folders
@@ -155,8 +187,7 @@ def _folder_source(root: Path) -> Source:
             f"--images {root}: found {len(folders)} class folders and no file in them; "
             "expected photos"
         )
-    photos.sort(key=lambda photo: photo.name)
-    return Source(tuple(folder.name for folder in folders), tuple(photos))
+    return tuple(sorted(photos, key=lambda photo: photo.name))
 
 
 def _check_class_name(name: str) -> None:

@@ -18,6 +18,9 @@ _READERS = 8
 def damage_is_data_error(*datasets: Dataset) -> Iterator[None]:
     """Turns what TensorFlow says of damaged shards into a line for the user.
 
+    Args:
+        datasets: Those that are read within the block, for the message.
+
     Raises:
         DataError: A record is damaged, lost, or of another size than `dataset.json` says.
     """

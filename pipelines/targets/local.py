@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from components.common.config import read_mapping, to_json
 from components.common.errors import ConfigError, UserError
+from components.common.files import DATASET_FILE
 from components.common.outputs import write_text
 from components.common.progress import parse_line, parse_message
 from components.common.step import Failure, parse_failure, parse_took, require_tensorflow
@@ -29,8 +30,6 @@ from pipelines.recipe import Recipe, pipeline_parameters
 
 RUN_FILE = "run.json"
 LOG_FILE = "run.log"
-# Named here too, since the module that writes it needs TensorFlow.
-DATASET_FILE = "dataset.json"
 REPORT_FILE = "report.html"
 STEPS_LINK = "steps"
 EXIT_INTERRUPTED = 130
@@ -111,10 +110,10 @@ def run_local(photos: PhotosConfig, recipe: Recipe, recipe_name: str, output: Pa
 
 
 def _check_photos(photos: PhotosConfig) -> None:
-    """Finds in a second what the first step would find after the start of everything."""
-    from components.ingest_examples.sources import open_source, read_groups
+    """Finds at once what the first step would find after the start of everything."""
+    from components.ingest_examples.sources import find_class_names, read_groups
 
-    open_source(photos.images)
+    find_class_names(photos.images)
     manifest = photos.manifest_path()
     if manifest is not None:
         read_groups(manifest, photos.group_column)
@@ -282,7 +281,8 @@ def _interruptible() -> Iterator[None]:
     """Makes SIGINT and SIGTERM end the run, its running task included, and be written down."""
 
     def stop(_number: int, _frame: FrameType | None) -> NoReturn:
-        for pid in _descendants(os.getpid()):
+        # All are listed before one is ended: an orphan would no longer be found.
+        for pid in list(_descendants(os.getpid())):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         raise _InterruptedRunError
@@ -298,9 +298,11 @@ def _interruptible() -> Iterator[None]:
 def _descendants(pid: int) -> Iterator[int]:
     """Children, grandchildren and so on, where the system tells (Linux)."""
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text(encoding="ascii").split():
-            yield from _descendants(int(child))
-            yield int(child)
+        # A thread may end between its being listed and its being read.
+        with contextlib.suppress(OSError):
+            for child in children.read_text(encoding="ascii").split():
+                yield from _descendants(int(child))
+                yield int(child)
 
 
 def _finish(run: Run, exit_code: int) -> int:

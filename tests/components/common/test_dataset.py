@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from components.common.dataset import DATASET_FILE, SPLITS, Dataset, load_dataset, save_dataset
+from components.common.dataset import SPLITS, Dataset, load_dataset, save_dataset
 from components.common.errors import DataError
+from components.common.files import DATASET_FILE
 from components.common.tfrecords import read_shard
 from tests.builders import CLASS_NAMES
 

@@ -1,5 +1,6 @@
 """Tests of outputs that appear whole or not at all."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -102,6 +103,16 @@ def test_leftovers_of_another_target_stay(tmp_path: Path, other: str) -> None:
     with staged(tmp_path / "out") as (folder,):
         folder.mkdir()
     assert names_in(tmp_path) == [f".{other}.partial-01234567", "out"]
+
+
+def test_partial_output_of_a_running_process_is_left_alone(tmp_path: Path) -> None:
+    other = tmp_path / f".out.partial-{os.getppid()}-01234567"
+    ours = tmp_path / f".out.partial-{os.getpid()}-01234567"
+    for folder in (other, ours):
+        folder.mkdir()
+    with staged(tmp_path / "out") as (folder,):
+        folder.mkdir()
+    assert names_in(tmp_path) == [other.name, "out"]
 
 
 @pytest.mark.parametrize(("name", "other"), [("out[1]", "out1"), ("o*t", "oout"), ("o?t", "out")])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.common.errors import ConfigError, DataError, UserError
-from components.ingest_examples.sources import open_source, read_groups
+from components.ingest_examples.sources import find_class_names, open_source, read_groups
 from components.ingest_examples.synthetic import CLASS_NAMES, render_jpeg
 
 ODD_NAMES = [
@@ -123,7 +123,9 @@ def test_photo_can_be_sent_to_another_process(tmp_path: Path, kind: str) -> None
     [
         pytest.param([], "found no folder and 0 files", id="empty folder"),
         pytest.param(["1.jpg", "2.jpg"], "found no folder and 2 files", id="no class folders"),
-        pytest.param(["a/.hidden"], "found 1 class folders and no file in them", id="no files"),
+        pytest.param(
+            ["a/.hidden", "b/.hidden"], "found 2 class folders and no file in them", id="no files"
+        ),
         pytest.param(["a/1.jpg"], "expected at least two classes, found only 'a'", id="one class"),
     ],
 )
@@ -133,6 +135,12 @@ def test_folder_without_labelled_photos_is_refused(
     make_files(tmp_path, *names)
     with pytest.raises(DataError, match=message):
         open_source(str(tmp_path))
+
+
+def test_classes_are_named_in_label_order(tmp_path: Path) -> None:
+    make_files(tmp_path, "b/1.jpg", "a/1.jpg")
+    assert find_class_names(str(tmp_path)) == ("a", "b")
+    assert find_class_names("synthetic://flowers") == open_source("synthetic://flowers").class_names
 
 
 def test_absent_folder_is_refused(tmp_path: Path) -> None:
