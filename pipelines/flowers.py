@@ -25,6 +25,8 @@ def flowers_pipeline(
     augment_policy: dict,
     model_config: dict,
     train_config: dict,
+    checkpoint: str,
+    checkpoint_steps: int,
     gate_threshold: float,
 ) -> None:
     """Ingests, augments, trains, evaluates, gates and exports.
@@ -50,6 +52,8 @@ def flowers_pipeline(
         augmented=augmented.outputs["augmented"],
         model_config=model_config,
         train_config=train_config,
+        checkpoint=checkpoint,
+        checkpoint_steps=checkpoint_steps,
     )
     evaluated = evaluate_model(examples=examples, model=trained.outputs["model"])
     gated = gate_model(evaluation=evaluated.outputs["evaluation"], threshold=gate_threshold)

@@ -9,7 +9,8 @@ from components.common.config import build, override, read_mapping
 from components.common.recipes import recipe_path
 from components.gate_model.config import GateConfig
 from components.ingest_examples.config import IngestConfig, PhotosConfig
-from components.train_model.config import ModelConfig, TrainConfig
+from components.train_model.architectures import ModelConfig
+from components.train_model.config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,8 @@ def pipeline_parameters(photos: PhotosConfig, recipe: Recipe) -> dict[str, Any]:
         "augment_policy": _plain(recipe.augment.policy),
         "model_config": _plain(recipe.model),
         "train_config": _plain(recipe.train),
+        "checkpoint": "",
+        "checkpoint_steps": 0,
         "gate_threshold": recipe.gate.threshold,
     }
 

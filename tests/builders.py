@@ -165,7 +165,7 @@ def make_model(path: Path, dataset_path: Path, stages: Stages | None = None) -> 
     from components.common.config import build
     from components.common.dataset import load_dataset
     from components.common.models import ModelMetadata, save_model
-    from components.train_model.config import ModelConfig
+    from components.train_model.architectures import ModelConfig
     from components.train_model.models import build_model
 
     dataset = load_dataset(dataset_path)

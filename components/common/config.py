@@ -60,7 +60,8 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Makes a frozen dataclass from plain data, every key and type checked.
 
     Args:
-        cls: A dataclass; its fields may be dataclasses, tuples, and optional.
+        cls: A dataclass; its fields may be dataclasses, tuples, and optional. One that comes in
+            kinds has a static method `kinds` that gives the dataclass for each `name`.
         values: Plain data as JSON or YAML gives it.
         where: Name of the enclosing key, for messages.
 
@@ -70,6 +71,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where or 'configuration'}: expected keys with values, got {values!r}")
+    cls = _kind(cls, values, where)
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))}
     hints = typing.get_type_hints(cls)
     arguments = {}
@@ -87,6 +89,18 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         return cls(**arguments)
     except ConfigError as error:
         raise ConfigError(f"{where}.{error}" if where else str(error)) from None
+
+
+def _kind(cls: type[T], values: Mapping[str, Any], where: str) -> type[T]:
+    """The dataclass that `name` chooses, for one that comes in kinds; else `cls` itself."""
+    if not hasattr(cls, "kinds"):
+        return cls
+    kinds: Mapping[str, type[T]] = typing.cast(Any, cls).kinds()
+    full = f"{where}.name" if where else "name"
+    if "name" not in values:
+        raise ConfigError(f"{full}: missing; expected one of {', '.join(kinds)}")
+    choose(full, values["name"], tuple(kinds))
+    return kinds[values["name"]]
 
 
 def is_required(field: "dataclasses.Field[Any]") -> bool:

@@ -82,45 +82,61 @@ def _to_uint8(image: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
 
 
-def augment(image: tf.Tensor, seed: tf.Tensor, policy: AugmentPolicy) -> tf.Tensor:
+def augment(
+    image: tf.Tensor, seed: tf.Tensor, policy: AugmentPolicy, size: int | None = None
+) -> tf.Tensor:
     """Applies a policy to one image.
 
     Args:
-        image: `uint8` [size, size, 3].
+        image: `uint8` [height, width, 3], height and width equal.
         seed: `int32` [2]; each operation draws from a seed of its own split off from it.
         policy: What may be done.
+        size: Side of the result, in pixels; None for that of the image.
 
     Returns:
         `uint8` [size, size, 3].
     """
+    size = size or image.shape[0]
     seeds = tf.unstack(tf.random.split(seed, 5))
-    if policy.crop_area < 1.0 or policy.rotation > 0.0:
-        image = random_warp(image, seeds[0], policy.crop_area, policy.crop_aspect, policy.rotation)
+    if policy.crop_area < 1.0 or policy.rotation > 0.0 or size != image.shape[0]:
+        pixels = random_warp(
+            image, seeds[0], policy.crop_area, policy.crop_aspect, policy.rotation, size
+        )
+    else:
+        pixels = tf.cast(image, tf.float32)
     if policy.flip:
-        image = tf.image.stateless_random_flip_left_right(image, seeds[1])
-    pixels = tf.cast(image, tf.float32) / 255.0
+        pixels = tf.image.stateless_random_flip_left_right(pixels, seeds[1])
     if policy.saturation != (1.0, 1.0):
         pixels = random_saturation(pixels, seeds[2], *policy.saturation)
     if policy.brightness > 0.0:
-        pixels += tf.random.stateless_uniform([], seeds[3], -policy.brightness, policy.brightness)
+        shift = 255.0 * policy.brightness
+        pixels += tf.random.stateless_uniform([], seeds[3], -shift, shift)
     if policy.contrast > 0.0:
         pixels = random_contrast(pixels, seeds[4], policy.contrast)
-    return _to_uint8(pixels * 255.0)
+    return _to_uint8(pixels)
 
 
 def random_saturation(pixels: tf.Tensor, seed: tf.Tensor, low: float, high: float) -> tf.Tensor:
     """Scales the saturation; a factor of 0 gives grey, 1 the image itself.
 
+    Moves every pixel along the line through the grey of its luma, which takes a third of the time
+    of a change of the saturation of HSV.
+
     Args:
-        pixels: `float32` [height, width, 3], 0 to 1.
+        pixels: `float32` [height, width, 3].
         seed: `int32` [2].
         low: Smallest factor.
         high: Largest factor.
 
     Returns:
-        `float32` [height, width, 3], 0 to 1.
+        `float32` [height, width, 3], which may lie outside the range of the pixels.
+
+    Source: luma of ITU-R BT.601, as JPEG has it.
     """
-    return tf.image.adjust_saturation(pixels, tf.random.stateless_uniform([], seed, low, high))
+    factor = tf.random.stateless_uniform([], seed, low, high)
+    red, green, blue = pixels[..., :1], pixels[..., 1:2], pixels[..., 2:]
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return luma * (1.0 - factor) + pixels * factor
 
 
 def random_contrast(pixels: tf.Tensor, seed: tf.Tensor, change: float) -> tf.Tensor:
@@ -132,31 +148,31 @@ def random_contrast(pixels: tf.Tensor, seed: tf.Tensor, change: float) -> tf.Ten
         change: Largest relative change; the factor lies between 1 - change and 1 + change.
 
     Returns:
-        `float32` [height, width, 3], which may lie outside 0 to 1.
+        `float32` [height, width, 3], which may lie outside the range of the pixels.
     """
     factor = tf.random.stateless_uniform([], seed, 1.0 - change, 1.0 + change)
     return tf.image.adjust_contrast(pixels, factor)
 
 
 def random_warp(
-    image: tf.Tensor, seed: tf.Tensor, area: float, aspect: float, rotation: float
+    image: tf.Tensor, seed: tf.Tensor, area: float, aspect: float, rotation: float, size: int
 ) -> tf.Tensor:
-    """Cuts out a random box, possibly rotated, and resizes it to the size of the image.
+    """Cuts out a random box, possibly rotated, and resizes it.
 
-    Crop, resize and rotation are one projective transform, so pixels are interpolated once.
-    A rotated box may reach beyond the edge, where the image is mirrored.
+    Crop, resize and rotation are one transform, so pixels are interpolated once. A rotated box
+    may reach beyond the edge, where the image is mirrored.
 
     Args:
-        image: `uint8` [size, size, 3].
+        image: `uint8` [side, side, 3].
         seed: `int32` [2].
         area: Smallest area of the box as a part of the whole.
         aspect: Largest ratio of its sides, either way.
         rotation: Largest angle, either way, in degrees.
+        size: Side of the result, in pixels.
 
     Returns:
-        `uint8` [size, size, 3].
+        `float32` [size, size, 3], 0 to 255.
     """
-    size = image.shape[0]
     draws = tf.unstack(tf.random.stateless_uniform([5], seed))
     part = area + (1.0 - area) * draws[0]
     # What keeps the whole area keeps its shape too.
@@ -166,24 +182,45 @@ def random_warp(
     width = tf.minimum(tf.sqrt(part * ratio), 1.0)
     centre_y = height / 2 + (1.0 - height) * draws[2]
     centre_x = width / 2 + (1.0 - width) * draws[3]
+    if rotation == 0.0:
+        return _crop(image, (centre_x, centre_y), (width, height), size)
     angle = (2.0 * draws[4] - 1.0) * (rotation * math.pi / 180.0)
-    return _warp(image, size, (centre_x, centre_y), (width, height), angle)
+    return _warp(image, (centre_x, centre_y), (width, height), angle, size)
+
+
+def _crop(
+    image: tf.Tensor,
+    centre: tuple[tf.Tensor, tf.Tensor],
+    extent: tuple[tf.Tensor, tf.Tensor],
+    size: int,
+) -> tf.Tensor:
+    """Maps the output square onto an upright box; a kernel of its own, three times as fast."""
+    side = image.shape[0]
+    (x, y), (width, height) = centre, extent
+    edges = tf.stack([y - height / 2, x - width / 2, y + height / 2, x + width / 2])
+    # From edges, as parts of the side, to the centres of the first and the last pixel of the
+    # result, in which the kernel counts.
+    inset = 0.5 * tf.stack([height, width, -height, -width]) / size
+    boxes = tf.clip_by_value(((edges + inset) * side - 0.5) / max(side - 1, 1), 0.0, 1.0)
+    cropped = tf.image.crop_and_resize(image[tf.newaxis], boxes[tf.newaxis], [0], [size, size])
+    return tf.ensure_shape(cropped[0], [size, size, 3])
 
 
 def _warp(
     image: tf.Tensor,
-    size: int,
     centre: tuple[tf.Tensor, tf.Tensor],
     extent: tuple[tf.Tensor, tf.Tensor],
     angle: tf.Tensor,
+    size: int,
 ) -> tf.Tensor:
-    """Maps the output square onto a box of the input; all lengths as parts of `size`."""
+    """Maps the output square onto a rotated box; centre and extent as parts of the side."""
+    side = image.shape[0]
+    cos, sin = tf.cos(angle) * side / size, tf.sin(angle) * side / size
     middle = (size - 1) / 2
-    cos, sin = tf.cos(angle), tf.sin(angle)
     a0, a1 = extent[0] * cos, -extent[1] * sin
     b0, b1 = extent[0] * sin, extent[1] * cos
-    a2 = centre[0] * size - 0.5 - middle * (a0 + a1)
-    b2 = centre[1] * size - 0.5 - middle * (b0 + b1)
+    a2 = centre[0] * side - 0.5 - middle * (a0 + a1)
+    b2 = centre[1] * side - 0.5 - middle * (b0 + b1)
     transform = tf.stack([a0, a1, a2, b0, b1, b2, 0.0, 0.0])
     warped = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(image, tf.float32)[tf.newaxis],
@@ -193,4 +230,4 @@ def _warp(
         fill_mode="REFLECT",
         fill_value=0.0,
     )
-    return _to_uint8(tf.ensure_shape(warped[0], [size, size, 3]))
+    return tf.ensure_shape(warped[0], [size, size, 3])

@@ -5,13 +5,13 @@ DIR/model.json      class names, image size, where it came from
 """
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
 import keras
 
 from components.common.config import build, read_mapping, to_json
 from components.common.errors import DataError, UserError
+from components.common.files import file_digest
 
 MODEL_FILE = "model.keras"
 METADATA_FILE = "model.json"
@@ -41,7 +41,7 @@ class ModelMetadata:
 def save_model(model: keras.Model, metadata: ModelMetadata, folder: Path) -> None:
     """Writes a model into a folder that exists."""
     model.save(folder / MODEL_FILE)
-    complete = dataclasses.replace(metadata, digest=_digest(folder / MODEL_FILE))
+    complete = dataclasses.replace(metadata, digest=file_digest(folder / MODEL_FILE))
     text = to_json(dataclasses.asdict(complete))
     (folder / METADATA_FILE).write_text(text, encoding="utf-8")
 
@@ -90,7 +90,7 @@ def model_digest(folder: Path) -> str:
     path = folder / MODEL_FILE
     expected = load_metadata(folder).digest
     try:
-        received = _digest(path)
+        received = file_digest(path)
     except OSError as error:
         raise DataError(f"model {path}: expected a Keras file ({error.strerror})") from error
     if received != expected:
@@ -99,8 +99,3 @@ def model_digest(folder: Path) -> str:
             f"{received[:12]}; it was changed or damaged, so train the model anew"
         )
     return received
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,8 @@ from components.common.errors import ConfigError
 from components.common.outputs import staged
 from components.common.recipes import SECTIONS, recipe_path
 from components.common.step import import_tensorflow_quietly, run_step
-from components.train_model.config import ModelConfig, TrainConfig
+from components.train_model.architectures import ModelConfig
+from components.train_model.config import CheckpointConfig, TrainConfig
 
 
 @click.command("train-model")
@@ -23,6 +24,19 @@ from components.train_model.config import ModelConfig, TrainConfig
 @click.option("--model-config", metavar="FILE|JSON", help="Architecture, in place of a recipe's.")
 @click.option("--train-config", metavar="FILE|JSON", help="How to train, in place of a recipe's.")
 @click.option(
+    "--checkpoint",
+    type=PATH,
+    metavar="DIR",
+    help="Save training there, and go on from there after it was killed.",
+)
+@click.option(
+    "--checkpoint-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Steps between two checkpoints within an epoch; 0 for one at the end of each.",
+)
+@click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="E.g. train.epochs=5."
 )
 def command(
@@ -32,12 +46,14 @@ def command(
     recipe: str | None,
     model_config: str | None,
     train_config: str | None,
+    checkpoint: Path | None,
+    checkpoint_steps: int,
     assignments: tuple[str, ...],
 ) -> None:
     """Trains a model and keeps the weights that did best on the validation split.
 
-    Makes OUTPUT/model (model.keras, model.json, history.json), OUTPUT/metrics.json and
-    OUTPUT/report.html.
+    Makes OUTPUT/model (model.keras, model.json, history.json, tensorboard/), OUTPUT/metrics.json
+    and OUTPUT/report.html.
     """
     with run_step("train-model"):
         architecture, training = _configs(recipe, model_config, train_config, assignments)
@@ -53,6 +69,7 @@ def command(
                 folder / "model",
                 folder / "metrics.json",
                 folder / "report.html",
+                CheckpointConfig(checkpoint, checkpoint_steps),
             )
 
 

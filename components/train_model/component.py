@@ -12,6 +12,8 @@ def train_model(
     augmented: Input[Dataset],
     model_config: dict,
     train_config: dict,
+    checkpoint: str,
+    checkpoint_steps: int,
     model: Output[Model],
     metrics: Output[Metrics],
     report: Output[HTML],
@@ -23,8 +25,11 @@ def train_model(
         augmented: Data set with the train split.
         model_config: Architecture; keys of `ModelConfig`.
         train_config: How to train; keys of `TrainConfig`.
-        model: `model.keras`, `model.json` and `history.json`.
-        metrics: Figures of the best epoch.
+        checkpoint: Folder where training is saved, and from where a training that was killed goes
+            on; empty to keep nothing.
+        checkpoint_steps: Steps between two checkpoints within an epoch; 0 for none.
+        model: `model.keras`, `model.json`, `history.json` and `tensorboard/`.
+        metrics: Figures of the epoch kept.
         report: Curves.
     """
     from pathlib import Path
@@ -33,10 +38,12 @@ def train_model(
 
     with run_step("train-model"):
         from components.common.config import build
-        from components.train_model.config import ModelConfig, TrainConfig
+        from components.train_model.architectures import ModelConfig
+        from components.train_model.config import CheckpointConfig, TrainConfig
 
         architecture = build(ModelConfig, model_config, "model")
         training = build(TrainConfig, train_config, "train")
+        saving = CheckpointConfig(Path(checkpoint) if checkpoint else None, checkpoint_steps)
         import_tensorflow_quietly()
         from components.train_model.train import train
 
@@ -48,6 +55,7 @@ def train_model(
             Path(model.path),
             Path(metrics.path),
             Path(report.path),
+            saving,
         )
         model.metadata["framework"] = "keras"
         for name, value in result.metrics().items():

@@ -1,131 +1,293 @@
-"""Every hyperparameter of training, as frozen dataclasses that check themselves.
+"""How a model is trained, as frozen dataclasses that check themselves.
 
 Needs no TensorFlow, so that a recipe is checked where it is written, not where it runs.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 
 from components.common.config import Range, check, choose
 from components.common.errors import ConfigError
 from components.common.policy import AugmentPolicy
 
-MODELS = ("squeezenet",)
-OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("constant", "one_cycle")
-
-Fire = tuple[int, int]
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+KEEPS = ("best", "last")
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Architecture as data.
-
-    Attributes:
-        name: Which builder in `models/` reads the rest.
-        stem_filters: Filters of the first 3x3 convolution.
-        stem_stride: Its stride; 2 quarters the work of everything behind it.
-        stem_pool: Pool behind the stem too, which quarters it once more.
-        stages: Fire modules as (squeeze, expand) filters; `expand` counts the 1x1 and the 3x3
-            half together. A 3x3 max pooling of stride 2 stands between two stages.
-        bypass: Add the input of a fire module to its output where both have the same shape.
-        dropout: Share of the pooled features dropped in front of the head.
-    """
-
-    name: str
-    stem_filters: int
-    stem_stride: int
-    stages: tuple[tuple[Fire, ...], ...]
-    stem_pool: bool = False
-    bypass: bool = False
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        choose("name", self.name, MODELS)
-        check("stem_filters", self.stem_filters, Range(1, 4096))
-        check("stem_stride", self.stem_stride, Range(1, 4))
-        check("dropout", self.dropout, Range(0.0, 0.95))
-        if not self.stages or not all(self.stages):
-            raise ConfigError("stages: expected at least one stage of at least one fire module")
-        for squeeze, expand in (fire for stage in self.stages for fire in stage):
-            check("stages: squeeze", squeeze, Range(1, 4096))
-            check("stages: expand", expand, Range(2, 8192))
-            if expand % 2:
-                raise ConfigError(f"stages: expand: expected an even number, received {expand}")
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """How gradients become steps.
 
     Attributes:
-        name: `adam`, `adamw` or `sgd`.
-        weight_decay: Of `adamw`: decoupled decay of the kernels; biases and BatchNorm are left
-            alone.
-        momentum: Of `sgd`; the others have none.
+        name: Which optimizer.
+        clip_norm: Largest norm of all gradients together; 0 for no limit.
+    """
+
+    name: str
+    clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        check("clip_norm", self.clip_norm, Range(0.0))
+
+    @staticmethod
+    def kinds() -> Mapping[str, type["OptimizerConfig"]]:
+        """The dataclass of each optimizer."""
+        return _OPTIMIZERS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamConfig(OptimizerConfig):
+    """Adam."""
+
+    name: str = "adam"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamwConfig(OptimizerConfig):
+    """Adam with decoupled weight decay, and LAMB, which scales its steps layer by layer.
+
+    Attributes:
+        weight_decay: Decay of the kernels; biases and BatchNorm are left alone.
     """
 
     name: str = "adamw"
     weight_decay: float = 0.0
-    momentum: float = 0.9
 
     def __post_init__(self) -> None:
-        choose("name", self.name, OPTIMIZERS)
+        super().__post_init__()
         check("weight_decay", self.weight_decay, Range(0.0, 1.0))
-        if self.weight_decay and self.name != "adamw":
-            raise ConfigError(
-                f"weight_decay: expected 0 with {self.name}, received {self.weight_decay:g}; "
-                "only adamw has it"
-            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SgdConfig(OptimizerConfig):
+    """Stochastic gradient descent.
+
+    Attributes:
+        momentum: Part of the last step that is taken again.
+        nesterov: Look ahead by that part before the gradient is taken.
+    """
+
+    name: str = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check("momentum", self.momentum, Range(0.0, 0.9999))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LarsConfig(OptimizerConfig):
+    """LARS: momentum whose steps are scaled layer by layer, for batches of thousands.
+
+    Attributes:
+        momentum: Part of the last step that is taken again.
+        weight_decay: Decay of the kernels; biases and BatchNorm are left alone.
+        trust: Length of a step as a part of the length of the weights.
+    """
+
+    name: str = "lars"
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    trust: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("momentum", self.momentum, Range(0.0, 0.9999))
+        check("weight_decay", self.weight_decay, Range(0.0, 1.0))
+        check("trust", self.trust, Range(1e-6, 1.0))
+
+
+_OPTIMIZERS: Mapping[str, type[OptimizerConfig]] = {
+    "adam": AdamConfig,
+    "adamw": AdamwConfig,
+    "sgd": SgdConfig,
+    "lars": LarsConfig,
+    "lamb": AdamwConfig,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """The learning rate over the steps of training.
 
     Attributes:
-        name: `constant` or `one_cycle`.
+        name: Which schedule.
         peak: The highest learning rate.
-        warmup: Share of all steps in which `one_cycle` climbs from `peak / 25` to `peak`.
+        scaled_by_replicas: Multiply every rate by the number of replicas, as for a batch that
+            grows with them.
+    """
+
+    name: str
+    peak: float
+    scaled_by_replicas: bool = False
+
+    def __post_init__(self) -> None:
+        check("peak", self.peak, Range(1e-8, 100.0))
+
+    @staticmethod
+    def kinds() -> Mapping[str, type["ScheduleConfig"]]:
+        """The dataclass of each schedule."""
+        return _SCHEDULES
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConstantConfig(ScheduleConfig):
+    """The same rate at every step."""
+
+    name: str = "constant"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WarmupConfig(ScheduleConfig):
+    """A climb to the peak and a fall along half a cosine: `cosine` and `one_cycle`.
+
+    The climb of `cosine` is a line from 0; that of `one_cycle` is half a cosine from `peak / 25`.
+
+    Attributes:
+        warmup: Share of all steps that the climb takes.
         final: Learning rate at the last step, as a part of `peak`.
     """
 
     name: str = "one_cycle"
-    peak: float = 1e-3
     warmup: float = 0.25
     final: float = 0.001
 
     def __post_init__(self) -> None:
-        choose("name", self.name, SCHEDULES)
-        check("peak", self.peak, Range(1e-8, 100.0))
+        super().__post_init__()
         check("warmup", self.warmup, Range(0.0, 0.9))
         check("final", self.final, Range(0.0, 1.0))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RampConfig(ScheduleConfig):
+    """Ramp-up along a line, sustain, exponential decay: the public lab's, for fine-tuning.
+
+    Attributes:
+        start: Learning rate at the first step.
+        ramp_epochs: Epochs from `start` to `peak`.
+        sustain_epochs: Epochs at `peak`.
+        decay: Factor on what is above `floor`, per epoch after that.
+        floor: Learning rate that the decay approaches.
+    """
+
+    name: str = "ramp"
+    start: float = 1e-5
+    ramp_epochs: float = 5.0
+    sustain_epochs: float = 0.0
+    decay: float = 0.8
+    floor: float = 1e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("start", self.start, Range(0.0, self.peak))
+        check("ramp_epochs", self.ramp_epochs, Range(0.0))
+        check("sustain_epochs", self.sustain_epochs, Range(0.0))
+        check("decay", self.decay, Range(0.0, 1.0))
+        check("floor", self.floor, Range(0.0, self.peak))
+
+
+_SCHEDULES: Mapping[str, type[ScheduleConfig]] = {
+    "constant": ConstantConfig,
+    "one_cycle": WarmupConfig,
+    "cosine": WarmupConfig,
+    "ramp": RampConfig,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """The first phase of fine-tuning, in which only the head learns.
+
+    Attributes:
+        epochs: Passes over the train split, before those of `TrainConfig`.
+        schedule: The learning rate over the steps of this phase.
+    """
+
+    epochs: int
+    schedule: ScheduleConfig
+
+    def __post_init__(self) -> None:
+        check("epochs", self.epochs, Range(1, 100_000))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How the model is trained.
 
     Attributes:
-        epochs: Passes over the augmented train split.
+        epochs: Passes over the augmented train split with all weights learning.
         global_batch_size: Examples per step over all replicas.
+        schedule: The learning rate over the steps of these epochs.
         optimizer: How gradients become steps.
-        schedule: The learning rate over the steps.
+        head: A first phase in which only the head learns; None for none.
         label_smoothing: Share of the target spread evenly over all classes.
         policy: Augmentation applied anew in every epoch; None for none.
+        crop_size: Side of the augmented images that training sees, in pixels; 0 for that of the
+            examples. Smaller crops train faster, and what fills a crop of a photo is larger than
+            in the whole photo, so smaller crops also fit better to whole photos.
+        mixup: Alpha of the Beta distribution from which MixUp draws; 0 for none.
+        cutmix: Alpha of the Beta distribution from which CutMix draws; 0 for none. With both,
+            each batch gets one of the two.
+        ema: Momentum per step of the moving average of the weights, which is then what is
+            validated and kept; 0 for none.
+        keep: `best` keeps the weights that did best on the validation split, `last` the last ones.
+        patience: Epochs without a better validation accuracy after which training stops; 0 to
+            train all epochs.
+        precision: `float32`, `mixed_bfloat16`, `mixed_float16`, or `auto` for what the device is
+            good at. Softmax and loss are float32 in any case.
         seed: Of the weights, of the order and of the augmentation.
     """
 
     epochs: int
     global_batch_size: int
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
+    schedule: ScheduleConfig
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=AdamwConfig)
+    head: HeadConfig | None = None
     label_smoothing: float = 0.0
     policy: AugmentPolicy | None = None
+    crop_size: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema: float = 0.0
+    keep: str = "best"
+    patience: int = 0
+    precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         check("epochs", self.epochs, Range(1, 100_000))
         check("global_batch_size", self.global_batch_size, Range(1, 1 << 20))
         check("label_smoothing", self.label_smoothing, Range(0.0, 0.9))
+        check("crop_size", self.crop_size, Range(0, 4096))
+        if self.crop_size and self.policy is None:
+            raise ConfigError("crop_size: expected 0 without a policy, which is what crops")
+        check("mixup", self.mixup, Range(0.0, 10.0))
+        check("cutmix", self.cutmix, Range(0.0, 10.0))
+        check("ema", self.ema, Range(0.0, 0.99999))
+        choose("keep", self.keep, KEEPS)
+        check("patience", self.patience, Range(0, 100_000))
+        choose("precision", self.precision, PRECISIONS)
         check("seed", self.seed, Range(0, 2**31 - 1))
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of both phases."""
+        return self.epochs + (self.head.epochs if self.head else 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Where and how often training is saved; it does not change what comes of it.
+
+    Attributes:
+        folder: A training that was killed goes on from what is there; None to keep nothing.
+        steps: Steps between two checkpoints within an epoch; 0 for one at the end of each.
+    """
+
+    folder: Path | None = None
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        check("checkpoint_steps", self.steps, Range(0))

@@ -13,7 +13,7 @@ class Epoch:
         accuracy: Top-1, on augmented train images.
         val_loss: Over the validation split.
         val_accuracy: Top-1, over the validation split.
-        learning_rate: At the end of the epoch.
+        learning_rate: At the last step of the epoch.
         seconds: Duration, validation included.
         images_per_second: Train images over the time spent on them.
     """
@@ -27,6 +27,12 @@ class Epoch:
     seconds: float
     images_per_second: float
 
+    def beats(self, other: "Epoch | None") -> bool:
+        """Whether it did better on the validation split; the loss decides between equals."""
+        if other is None:
+            return True
+        return (self.val_accuracy, -self.val_loss) > (other.val_accuracy, -other.val_loss)
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
@@ -34,23 +40,29 @@ class TrainResult:
 
     Attributes:
         history: One entry per epoch.
-        best: The epoch whose weights were kept.
+        kept: The epoch whose weights were kept.
         parameters: Number of weights of the model.
         steps_per_epoch: Steps per epoch.
+        learning_rates: Points of the curve that was planned, as (epochs done, rate).
+        precision: Keras's name of the types that training computed in.
+        weights: Where the first weights came from.
     """
 
     history: tuple[Epoch, ...]
-    best: Epoch
+    kept: Epoch
     parameters: int
     steps_per_epoch: int
+    learning_rates: tuple[tuple[float, float], ...]
+    precision: str
+    weights: str
 
     def metrics(self) -> dict[str, float]:
         """The figures that a console lists beside a run."""
         return {
-            "best_epoch": self.best.epoch,
+            "kept_epoch": self.kept.epoch,
             "epochs": len(self.history),
             "parameters": self.parameters,
             "seconds": sum(epoch.seconds for epoch in self.history),
-            "val_accuracy": self.best.val_accuracy,
-            "val_loss": self.best.val_loss,
+            "val_accuracy": self.kept.val_accuracy,
+            "val_loss": self.kept.val_loss,
         }

@@ -9,7 +9,8 @@ from components.common import image_ops
 from components.common.dataset import Dataset
 from components.common.errors import DataError
 from components.common.examples import parse_example
-from components.common.policy import AugmentPolicy
+from components.train_model.config import TrainConfig
+from components.train_model.mixing import mix
 
 _READERS = 8
 
@@ -60,42 +61,63 @@ def read_examples(dataset: Dataset, split: str) -> tf.data.Dataset:
     return examples.apply(tf.data.experimental.assert_cardinality(dataset.counts[split])).cache()
 
 
-def train_batches(
-    dataset: Dataset, global_batch_size: int, policy: AugmentPolicy | None, seed: int
-) -> tf.data.Dataset:
-    """Endless batches of the train split, shuffled anew and augmented anew in every epoch.
+def train_batches(dataset: Dataset, config: TrainConfig, first_step: int = 0) -> tf.data.Dataset:
+    """Endless batches of the train split, shuffled, augmented and mixed anew in every epoch.
 
     Args:
         dataset: The examples.
-        global_batch_size: Examples per batch; a smaller rest is dropped, so shapes are static.
-        policy: Augmentation, or None.
-        seed: Of the order and of the augmentation.
+        config: Batch size, augmentation and seed. What is left of an epoch and is smaller than
+            a batch joins the next epoch, so shapes are static.
+        first_step: Batches to leave out; a training that goes on sees what it would have seen.
 
     Returns:
-        `uint8` [global_batch_size, image_size, image_size, 3] and `int64` [global_batch_size].
+        `uint8` [global_batch_size, size, size, 3] of the size of `train_size`, and `float32`
+        [global_batch_size, classes], one-hot or mixed.
     """
-    count = dataset.counts["train"]
+    size, batch_size = train_size(dataset, config), config.global_batch_size
     # Shuffle before repeat: an epoch holds every example once.
-    examples = read_examples(dataset, "train").shuffle(count, seed=seed).repeat()
-    if policy is not None:
-        examples = examples.enumerate().map(
-            lambda index, example: (
-                image_ops.augment(example[0], _seed(seed, index), policy),
-                example[1],
-            ),
+    shuffled = read_examples(dataset, "train").shuffle(dataset.counts["train"], seed=config.seed)
+    examples = shuffled.repeat().enumerate().skip(first_step * batch_size)
+    batches = examples.map(
+        lambda index, example: (
+            _augment(example[0], index, size, config),
+            tf.one_hot(example[1], len(dataset.class_names)),
+        ),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    ).batch(batch_size, drop_remainder=True)
+    if config.mixup or config.cutmix:
+        batches = batches.enumerate(first_step).map(
+            lambda step, batch: mix(batch, _seed(config, step), config.mixup, config.cutmix),
             num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
         )
-    return examples.batch(global_batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def _seed(seed: int, index: tf.Tensor) -> tf.Tensor:
-    return tf.stack([tf.constant(seed, tf.int32), tf.cast(index % 2**31, tf.int32)])
+def train_size(dataset: Dataset, config: TrainConfig) -> int:
+    """Side of the images that training sees, in pixels."""
+    return config.crop_size or dataset.image_size
+
+
+def _augment(image: tf.Tensor, index: tf.Tensor, size: int, config: TrainConfig) -> tf.Tensor:
+    if config.policy is None:
+        return image
+    return image_ops.augment(image, _seed(config, index), config.policy, size)
+
+
+def _seed(config: TrainConfig, index: tf.Tensor) -> tf.Tensor:
+    return tf.stack([tf.constant(config.seed, tf.int32), tf.cast(index % 2**31, tf.int32)])
 
 
 def eval_batches(dataset: Dataset, split: str, batch_size: int) -> tf.data.Dataset:
     """A split once, in order, the smaller last batch included.
 
     Returns:
-        `uint8` [batch, image_size, image_size, 3] and `int64` [batch].
+        `uint8` [batch, image_size, image_size, 3] and `float32` [batch, classes], one-hot.
     """
-    return read_examples(dataset, split).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    classes = len(dataset.class_names)
+    examples = read_examples(dataset, split).map(
+        lambda image, label: (image, tf.one_hot(label, classes))
+    )
+    return examples.batch(batch_size).prefetch(tf.data.AUTOTUNE)

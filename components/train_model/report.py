@@ -1,4 +1,4 @@
-"""The page about training: curves, the learning rate, and the figures of the best epoch."""
+"""The page about training: curves, the learning rate, and the figures of the epoch kept."""
 
 from pathlib import Path
 
@@ -15,22 +15,25 @@ def write_report(result: TrainResult, path: Path) -> None:
     sections = [
         html.Section("Training", _figures(result) + _curves(result)),
         html.Section("Learning rate", _learning_rate(result)),
+        html.Section("Throughput", _throughput(result)),
     ]
     html.write_page(path, "Training report", sections)
 
 
 def _figures(result: TrainResult) -> Markup:
-    best = result.best
+    kept = result.kept
     seconds = sum(epoch.seconds for epoch in result.history)
     images = sum(epoch.images_per_second for epoch in result.history) / len(result.history)
     return html.figures(
         {
-            "Best validation accuracy": f"{best.val_accuracy:.1%}",
-            "In epoch": f"{best.epoch} of {len(result.history)}",
+            "Validation accuracy kept": f"{kept.val_accuracy:.1%}",
+            "In epoch": f"{kept.epoch} of {len(result.history)}",
             "Weights": f"{result.parameters:,}",
             "Steps per epoch": f"{result.steps_per_epoch}",
             "Time": f"{seconds:.0f} s",
             "Throughput": f"{images:.0f} images/s",
+            "Precision": result.precision,
+            "First weights": "random" if result.weights == "none" else result.weights,
         }
     )
 
@@ -46,12 +49,12 @@ def _curves(result: TrainResult) -> Markup:
         axes.plot(epochs, validation, label="validation", marker=".")
         _label_epochs(axes)
         axes.set_ylabel(name)
-    right.axvline(result.best.epoch, linestyle=":", color=html.COLOURS[2], label="kept")
+    right.axvline(result.kept.epoch, linestyle=":", color=html.COLOURS[2], label="kept")
     right.legend(frameon=False)
     return html.figure(
         drawn,
-        f"Loss and accuracy over {len(epochs)} epochs; validation accuracy is best in epoch "
-        f"{result.best.epoch} with {result.best.val_accuracy:.1%}",
+        f"Loss and accuracy over {len(epochs)} epochs; the weights of epoch {result.kept.epoch} "
+        f"are kept, with a validation accuracy of {result.kept.val_accuracy:.1%}",
     )
 
 
@@ -63,12 +66,21 @@ def _label_epochs(axes: Axes) -> None:
 def _learning_rate(result: TrainResult) -> Markup:
     drawn = html.new_figure(height=2.2)
     axes = drawn.subplots()
-    axes.plot(
-        [epoch.epoch for epoch in result.history],
-        [epoch.learning_rate for epoch in result.history],
-        marker=".",
-    )
+    epochs, rates = zip(*result.learning_rates, strict=True)
+    axes.plot(epochs, rates)
     _label_epochs(axes)
     axes.set_ylabel("learning rate")
-    peak = max(epoch.learning_rate for epoch in result.history)
-    return html.figure(drawn, f"Learning rate at the end of each epoch, at most {peak:.2g}")
+    return html.figure(drawn, f"Learning rate at every step, at most {max(rates):.2g}")
+
+
+def _throughput(result: TrainResult) -> Markup:
+    drawn = html.new_figure(height=2.2)
+    axes = drawn.subplots()
+    speeds = [epoch.images_per_second for epoch in result.history]
+    axes.plot([epoch.epoch for epoch in result.history], speeds, marker=".")
+    _label_epochs(axes)
+    axes.set_ylabel("images/s")
+    axes.set_ylim(bottom=0)
+    return html.figure(
+        drawn, f"Train images per second in each epoch, {min(speeds):.0f} to {max(speeds):.0f}"
+    )

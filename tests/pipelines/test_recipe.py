@@ -70,7 +70,11 @@ def test_recipe_from_a_file(tmp_path):
     content = {"gate": {"threshold": 0.5}, "ingest": {}, "augment": {"copies": 2}}
     content |= {
         "model": {"name": "squeezenet", "stem_filters": 8, "stem_stride": 2, "stages": [[[4, 8]]]},
-        "train": {"epochs": 1, "global_batch_size": 4},
+        "train": {
+            "epochs": 1,
+            "global_batch_size": 4,
+            "schedule": {"name": "constant", "peak": 0.1},
+        },
     }
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(content))

@@ -1,29 +1,41 @@
-"""The model zoo: each module builds one architecture from its recipe's data."""
+"""The model zoo: each module builds one architecture, or one family, from its recipe's data."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
-from components.train_model.config import ModelConfig
-from components.train_model.models import squeezenet
+from components.train_model.architectures import ModelConfig
+from components.train_model.models import (
+    backbones,
+    convnet,
+    dense,
+    inception,
+    separable,
+    squeezenet,
+    squeezenet_lab,
+)
+
+# The configuration of each is checked by `ModelConfig.kinds`, under the same names.
+_BUILDERS: dict[str, Callable[[Any, int | None, int], keras.Model]] = {
+    "dense": dense.build,
+    "convnet": convnet.build,
+    "separable": separable.build,
+    "inception": inception.build,
+    "squeezenet_lab": squeezenet_lab.build,
+    "squeezenet": squeezenet.build,
+    "mobilenet_v2": backbones.build_mobilenet_v2,
+    "xception": backbones.build_xception,
+}
 
 
-class Builder(Protocol):
-    """Builds an uncompiled model."""
-
-    def __call__(self, config: ModelConfig, image_size: int, classes: int) -> keras.Model:
-        """See `build_model`."""
-
-
-_BUILDERS: dict[str, Builder] = {"squeezenet": squeezenet.build}
-
-
-def build_model(config: ModelConfig, image_size: int, classes: int) -> keras.Model:
-    """Builds the architecture that a recipe names.
+def build_model(config: ModelConfig, image_size: int | None, classes: int) -> keras.Model:
+    """Builds the architecture that a recipe names, with random weights.
 
     Args:
         config: Architecture as data.
-        image_size: Side of the square input, in pixels.
+        image_size: Side of the square input, in pixels; None for a net that takes any, where
+            the architecture can.
         classes: Number of classes.
 
     Returns:

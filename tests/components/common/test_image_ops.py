@@ -189,11 +189,11 @@ def test_saturation_keeps_grey_as_it_is() -> None:
         assert np.abs(version.astype(int) - grey(FOUR)).max() <= 1
 
 
-def test_saturation_of_two_doubles_the_saturation() -> None:
+def test_saturation_of_two_doubles_the_distance_from_grey() -> None:
     policy = dataclasses.replace(IDENTITY, saturation=(2.0, 2.0))
     image = np.full((4, 4, 3), (120, 100, 90), np.uint8)
-    # Saturation is 1 - smallest / largest channel, 0.25 here; hue and largest channel stay.
-    assert augmented(image, (0, 0), policy)[0, 0].tolist() == [120, 80, 60]
+    # Its luma is 0.299 * 120 + 0.587 * 100 + 0.114 * 90 = 104.84, which stays.
+    assert augmented(image, (0, 0), policy)[0, 0].tolist() == [135, 95, 75]
 
 
 def test_brightness_shifts_every_pixel_alike() -> None:
@@ -356,3 +356,32 @@ def test_exported_model_sees_what_ingestion_stores(name: str) -> None:
     stored: Any = image_ops.decode_jpeg(tf.constant(ready.jpeg)).numpy()
     served: Any = image_ops.fill(image_ops.decode_image(tf.constant(content)), SIZE).numpy()
     assert np.abs(served.astype(int) - stored).mean() < 4
+
+
+def test_crop_of_the_whole_is_the_image():
+    image = photo()
+    policy = dataclasses.replace(IDENTITY, crop_area=0.9999999, crop_aspect=1.0)
+    assert np.abs(augmented(image, (1, 2), policy).astype(int) - image).max() <= 1
+
+
+def test_both_kernels_cut_out_the_same():
+    image = tf.constant(photo())
+    seed = tf.constant([3, 4])
+    upright = image_ops.random_warp(image, seed, 0.3, 1.33, 0.0, 24)
+    rotated = image_ops.random_warp(image, seed, 0.3, 1.33, 1e-9, 24)
+    np.testing.assert_allclose(upright, rotated, atol=0.6)
+
+
+def test_result_may_have_another_size():
+    policy = dataclasses.replace(IDENTITY, crop_area=0.5)
+    smaller = image_ops.augment(tf.constant(photo()), tf.constant([1, 2]), policy, size=20)
+    assert smaller.shape == [20, 20, 3]
+    assert smaller.dtype == tf.uint8
+
+
+def test_smaller_result_shows_the_whole_without_a_crop():
+    halves = np.zeros((32, 32, 3), np.uint8)
+    halves[:, 16:] = 200
+    smaller = image_ops.augment(tf.constant(halves), tf.constant([1, 2]), IDENTITY, size=16)
+    assert smaller[:, :8].numpy().max() == 0
+    assert smaller[:, 8:].numpy().min() == 200

@@ -1,15 +1,24 @@
+from typing import Any
+
 import pytest
 
 from components.common.config import build
 from components.common.errors import ConfigError
-from components.train_model.config import ModelConfig, TrainConfig
+from components.train_model.architectures import ModelConfig, SqueezenetConfig
+from components.train_model.config import TrainConfig
 
 MODEL = {"name": "squeezenet", "stem_filters": 8, "stem_stride": 2, "stages": [[[4, 8]]]}
-TRAIN = {"epochs": 2, "global_batch_size": 8}
+TRAIN = {
+    "epochs": 2,
+    "global_batch_size": 8,
+    "schedule": {"name": "constant", "peak": 0.1},
+}
+CYCLE = {"name": "one_cycle", "peak": 0.1}
+RAMP = {"name": "ramp", "peak": 0.1}
 
 
 def test_stages_become_tuples():
-    assert build(ModelConfig, MODEL).stages == (((4, 8),),)
+    assert build(SqueezenetConfig, MODEL).stages == (((4, 8),),)
 
 
 @pytest.mark.parametrize(
@@ -18,11 +27,15 @@ def test_stages_become_tuples():
         ({"stages": []}, "at least one stage"),
         ({"stages": [[]]}, "at least one fire module"),
         ({"stages": [[[4, 7]]]}, "even number, received 7"),
-        ({"stages": [[[0, 8]]]}, "squeeze: expected 1 to 4096, received 0"),
+        ({"stages": [[[0, 8]]]}, "squeeze: expected 1 to 8192, received 0"),
         ({"stages": [[[4]]]}, "expected 2 values, received 1"),
         ({"stem_stride": 9}, "stem_stride: expected 1 to 4, received 9"),
         ({"dropout": 1.0}, "dropout: expected 0 to 0.95, received 1"),
-        ({"name": "vgg"}, "name: expected one of squeezenet, received 'vgg'"),
+        ({"name": "vgg"}, "name: expected one of dense, .*, xception, received 'vgg'"),
+        ({"name": ["xception"]}, "name: expected one of dense"),
+        ({"weights": ""}, "weights: expected none, imagenet, a path"),
+        ({"weights": "imagenet"}, "Keras has no ImageNet weights of squeezenet"),
+        ({"stem_kernel": 0}, "stem_kernel"),
         ({"depth": 3}, "depth: unknown key"),
     ],
 )
@@ -37,10 +50,28 @@ def test_wrong_model_is_refused(changes, words):
         ({"epochs": -1}, "epochs: expected 1 to 100000, received -1"),
         ({"global_batch_size": 0}, "global_batch_size: expected 1"),
         ({"label_smoothing": 1.5}, "label_smoothing"),
-        ({"schedule": {"peak": float("nan")}}, "schedule.peak"),
+        ({"schedule": {"name": "constant", "peak": float("nan")}}, "schedule.peak"),
         ({"schedule": {"name": "zigzag"}}, "schedule.name: expected one of constant, one_cycle"),
-        ({"optimizer": {"weight_decay": -0.1}}, "optimizer.weight_decay"),
-        ({"optimizer": {"name": "sgd", "weight_decay": 0.1}}, "only adamw has it"),
+        ({"schedule": {"peak": 0.1}}, "schedule.name: missing; expected one of constant"),
+        ({"schedule": CYCLE | {"warmup": 1.0}}, "schedule.warmup: expected 0 to 0.9, received 1"),
+        ({"schedule": CYCLE | {"decay": 0.5}}, "schedule.decay: unknown key"),
+        ({"schedule": RAMP | {"floor": 0.2}}, "schedule.floor: expected 0 to 0.1, received 0.2"),
+        ({"schedule": RAMP | {"start": 0.2}}, "schedule.start"),
+        ({"schedule": RAMP | {"ramp_epochs": -1}}, "schedule.ramp_epochs"),
+        ({"schedule": RAMP | {"decay": 1.5}}, "schedule.decay"),
+        ({"optimizer": {"name": "adamw", "weight_decay": -0.1}}, "optimizer.weight_decay"),
+        ({"optimizer": {"name": "sgd", "weight_decay": 0.1}}, "weight_decay: unknown key"),
+        ({"optimizer": {"name": "lars", "trust": 0.0}}, "optimizer.trust"),
+        ({"optimizer": {"name": "sgd", "clip_norm": -1.0}}, "optimizer.clip_norm"),
+        ({"head": {"epochs": 0, "schedule": CYCLE}}, "head.epochs"),
+        ({"head": {"epochs": 1}}, "head.schedule: missing"),
+        ({"crop_size": 96}, "crop_size: expected 0 without a policy"),
+        ({"mixup": -0.1}, "mixup"),
+        ({"cutmix": 11}, "cutmix"),
+        ({"ema": 1.0}, "ema"),
+        ({"keep": "first"}, "keep: expected one of best, last"),
+        ({"patience": -1}, "patience"),
+        ({"precision": "float64"}, "precision: expected one of auto"),
         ({"policy": {"saturation": [2.0, 1.0]}}, "policy.saturation"),
         ({"policy": {"crop_area": 0.0}}, "policy.crop_area"),
     ],
@@ -48,3 +79,45 @@ def test_wrong_model_is_refused(changes, words):
 def test_wrong_training_is_refused(changes, words):
     with pytest.raises(ConfigError, match=words):
         build(TrainConfig, TRAIN | changes)
+
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "dense": {"units": [4]},
+    "convnet": {"stages": [[[4, 3]]]},
+    "separable": {"stem_filters": 4, "stages": [[8]]},
+    "inception": {"stem_filters": 4, "stages": [[[1, 2, 3, 4, 5, 6]]]},
+    "squeezenet_lab": {},
+    "squeezenet": {"stem_filters": 8, "stem_stride": 2, "stages": [[[4, 8]]]},
+    "mobilenet_v2": {},
+    "xception": {},
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_is_a_kind(name):
+    config = build(ModelConfig, {"name": name} | ARCHITECTURES[name])
+    assert type(config) is ModelConfig.kinds()[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("dense", {"units": [0]}, "units: expected 1"),
+        ("convnet", {"stages": [[[4, 0]]]}, "stages: kernel"),
+        ("convnet", {"stages": [[]]}, "at least one convolution"),
+        ("separable", {"stages": [[0]]}, "stages: filters"),
+        ("inception", {"stages": [[[1, 2, 3]]]}, "expected 6 values, received 3"),
+        ("squeezenet_lab", {"stem_filters": 8}, "stem_filters: unknown key"),
+        ("mobilenet_v2", {"alpha": 0.0}, "alpha"),
+        ("xception", {"batch_norm_momentum": 1.0}, "batch_norm_momentum"),
+    ],
+)
+def test_wrong_architecture_is_refused(name, changes, words):
+    with pytest.raises(ConfigError, match=words):
+        build(ModelConfig, {"name": name} | ARCHITECTURES[name] | changes)
+
+
+def test_total_epochs_counts_both_phases():
+    head = {"epochs": 3, "schedule": CYCLE}
+    assert build(TrainConfig, TRAIN).total_epochs == 2
+    assert build(TrainConfig, TRAIN | {"head": head}).total_epochs == 5

@@ -1,3 +1,4 @@
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -6,9 +7,13 @@ import tensorflow as tf
 
 from components.common.dataset import load_dataset
 from components.common.policy import AugmentPolicy
+from components.train_model.config import ConstantConfig, TrainConfig
 from components.train_model.input_pipeline import eval_batches, read_examples, train_batches
 from tests.builders import make_dataset
 
+BASE = TrainConfig(
+    epochs=1, global_batch_size=7, schedule=ConstantConfig(peak=0.1), seed=1, policy=None
+)
 COUNTS = {"train": 21, "validation": 9, "test": 5}
 
 
@@ -17,25 +22,32 @@ def dataset(tmp_path_factory):
     return load_dataset(make_dataset(tmp_path_factory.mktemp("data") / "examples", counts=COUNTS))
 
 
+def batches(dataset, batch_size=7, policy=None, seed=1, first_step=0, **changes):
+    config = dataclasses.replace(
+        BASE, global_batch_size=batch_size, policy=policy, seed=seed, **changes
+    )
+    return train_batches(dataset, config, first_step)
+
+
 def keys(images):
     return [image.tobytes() for image in images.numpy()]
 
 
 def test_shapes_are_static(dataset):
-    images, labels = train_batches(dataset, 4, AugmentPolicy(), seed=1).element_spec
+    images, targets = batches(dataset, 4, AugmentPolicy()).element_spec
     assert images == tf.TensorSpec([4, 32, 32, 3], tf.uint8)
-    assert labels == tf.TensorSpec([4], tf.int64)
+    assert targets == tf.TensorSpec([4, 3], tf.float32)
 
 
 def test_every_example_once_in_an_epoch(dataset):
-    batches = train_batches(dataset, 7, None, seed=1).take(3)
-    seen = [key for images, _ in batches for key in keys(images)]
+    epoch = batches(dataset).take(3)
+    seen = [key for images, _ in epoch for key in keys(images)]
     stored = [image.numpy().tobytes() for image, _ in read_examples(dataset, "train")]
     assert Counter(seen) == Counter(stored)
 
 
 def test_order_changes_with_the_epoch(dataset):
-    epochs = [keys(images) for images, _ in train_batches(dataset, 21, None, seed=1).take(2)]
+    epochs = [keys(images) for images, _ in batches(dataset, 21).take(2)]
     assert epochs[0] != epochs[1]
     assert sorted(epochs[0]) == sorted(epochs[1])
 
@@ -43,17 +55,15 @@ def test_order_changes_with_the_epoch(dataset):
 @pytest.mark.parametrize("policy", [None, AugmentPolicy()])
 def test_seed_decides_all(dataset, policy):
     def first(seed):
-        return [keys(images) for images, _ in train_batches(dataset, 5, policy, seed).take(6)]
+        return [keys(images) for images, _ in batches(dataset, 5, policy, seed).take(6)]
 
     assert first(3) == first(3)
     assert first(3) != first(4)
 
 
 def test_augmentation_is_new_in_every_epoch(dataset):
-    batches = [
-        set(keys(images)) for images, _ in train_batches(dataset, 21, AugmentPolicy(), 1).take(2)
-    ]
-    assert not batches[0] & batches[1]
+    epochs = [set(keys(images)) for images, _ in batches(dataset, 21, AugmentPolicy()).take(2)]
+    assert not epochs[0] & epochs[1]
 
 
 def test_evaluation_keeps_the_last_smaller_batch(dataset):
@@ -65,8 +75,8 @@ def test_labels_stay_with_their_images(dataset):
     stored = {
         image.numpy().tobytes(): int(label) for image, label in read_examples(dataset, "train")
     }
-    for images, labels in train_batches(dataset, 7, None, seed=1).take(3):
-        assert [stored[key] for key in keys(images)] == labels.numpy().tolist()
+    for images, targets in batches(dataset).take(3):
+        assert [stored[key] for key in keys(images)] == np.argmax(targets, axis=1).tolist()
 
 
 def test_lost_record_is_noticed(tmp_path):
@@ -84,3 +94,21 @@ def test_images_are_whole_bytes(dataset):
     image, _ = next(iter(read_examples(dataset, "test")))
     assert image.dtype == tf.uint8
     assert np.ptp(image.numpy()) > 0
+
+
+@pytest.mark.parametrize("policy", [None, AugmentPolicy()])
+@pytest.mark.parametrize("mixing", [{}, {"mixup": 0.2, "cutmix": 1.0}])
+def test_training_that_goes_on_sees_what_it_would_have_seen(dataset, policy, mixing):
+    whole = [keys(images) for images, _ in batches(dataset, 5, policy, **mixing).take(9)]
+    rest = batches(dataset, 5, policy, first_step=6, **mixing).take(3)
+    assert [keys(images) for images, _ in rest] == whole[6:]
+
+
+def test_crops_have_their_own_size(dataset):
+    images, _ = next(iter(batches(dataset, policy=AugmentPolicy(), crop_size=24)))
+    assert images.shape == (7, 24, 24, 3)
+
+
+def test_mixed_targets_still_add_to_one(dataset):
+    for _, targets in batches(dataset, mixup=0.4, cutmix=1.0).take(6):
+        np.testing.assert_allclose(tf.reduce_sum(targets, axis=1), np.ones(7), rtol=1e-6)

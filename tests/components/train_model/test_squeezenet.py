@@ -4,7 +4,7 @@ import pytest
 from keras import layers
 
 from components.common.config import build
-from components.train_model.config import ModelConfig
+from components.train_model.architectures import ModelConfig
 from components.train_model.models import build_model
 from components.train_model.models.squeezenet import fire_module
 
@@ -24,7 +24,7 @@ def test_fire_module_has_the_weights_of_the_paper():
     inputs = layers.Input([8, 8, 10])
     model = keras.Model(inputs, fire_module(4, 12)(inputs))
     convolutions = 10 * 4 + 4 * 6 + 4 * 6 * 9
-    normalisations = 4 * (4 + 6 + 6)
+    normalisations = 4 * (4 + 12)
     assert model.count_params() == convolutions + normalisations
 
 
@@ -54,7 +54,7 @@ def test_bypass_leaves_other_shapes_alone():
 
 def test_batch_normalisation_momentum_is_that_of_the_lab():
     normalisations = [one for one in net().layers if isinstance(one, layers.BatchNormalization)]
-    assert len(normalisations) == 1 + 3 * 3
+    assert len(normalisations) == 1 + 3 * 2
     assert {one.momentum for one in normalisations} == {0.9}
 
 

@@ -1,14 +1,23 @@
+import itertools
 import json
+import subprocess
+import sys
+import time
+from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from components.common.config import build
 from components.common.dataset import load_dataset
-from components.common.errors import DataError, FlowersError
+from components.common.errors import ConfigError, DataError, FlowersError
 from components.common.models import load_metadata, load_model
-from components.train_model.config import ModelConfig, TrainConfig
+from components.train_model.architectures import ModelConfig
+from components.train_model.checkpoints import Checkpoint
+from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.input_pipeline import eval_batches
 from components.train_model.train import train
 from tests.builders import TINY_MODEL, TINY_TRAIN, make_dataset
@@ -22,14 +31,27 @@ def examples(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("data") / "examples", counts=counts)
 
 
-def run(examples, output, augmented=None, **changes):
+def run(examples, output, augmented=None, saving=None, **changes):
     return train(
         examples,
         augmented or examples,
-        build(ModelConfig, TINY_MODEL),
+        build(ModelConfig, TINY_MODEL | {"dropout": 0.2}),
         build(TrainConfig, TINY_TRAIN | changes),
-        *(output / name for name in OUTPUTS),
+        output / "model",
+        output / "metrics",
+        output / "report",
+        saving,
     )
+
+
+def constant(peak):
+    return {"name": "constant", "peak": peak}
+
+
+def accuracy_on_validation(examples, output):
+    model = load_model(output / "model")
+    images, targets = next(iter(eval_batches(load_dataset(examples), "validation", 9)))
+    return np.mean(np.argmax(model.predict_on_batch(images), axis=1) == np.argmax(targets, axis=1))
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +65,12 @@ def trained(examples, tmp_path_factory):
 def test_keeps_the_epoch_that_did_best_on_validation(trained):
     result, _ = trained
     assert len(result.history) == 5
-    assert result.best.val_accuracy == max(epoch.val_accuracy for epoch in result.history)
+    assert result.kept.val_accuracy == max(epoch.val_accuracy for epoch in result.history)
 
 
 def test_saved_model_has_the_weights_of_that_epoch(trained, examples):
     result, output = trained
-    model = load_model(output / "model")
-    images, labels = next(iter(eval_batches(load_dataset(examples), "validation", 9)))
-    correct = np.argmax(model.predict_on_batch(images), axis=1) == labels.numpy()
-    assert np.mean(correct) == pytest.approx(result.best.val_accuracy)
+    assert accuracy_on_validation(examples, output) == pytest.approx(result.kept.val_accuracy)
 
 
 def test_saved_model_is_bare(trained):
@@ -73,17 +92,18 @@ def test_history_and_metrics_are_json(trained):
     history = json.loads((output / "model" / "history.json").read_text())
     assert [epoch["epoch"] for epoch in history["history"]] == [1, 2, 3, 4, 5]
     metrics = json.loads((output / "metrics").read_text())
-    assert metrics["val_accuracy"] == result.best.val_accuracy
+    assert metrics["val_accuracy"] == result.kept.val_accuracy
 
 
 def test_report_draws_the_curves(trained):
     page = (trained[1] / "report").read_text()
-    assert page.count("<svg") == 2
-    assert f"best in epoch {trained[0].best.epoch}" in page
+    # Loss and accuracy side by side, the learning rate, the throughput.
+    assert page.count("<svg") == 3
+    assert f"the weights of epoch {trained[0].kept.epoch} are kept" in page
 
 
 def test_learns(examples, tmp_path):
-    result = run(examples, tmp_path, epochs=8, schedule={"peak": 0.02})
+    result = run(examples, tmp_path, epochs=8, schedule={"name": "one_cycle", "peak": 0.02})
     assert result.history[-1].loss < 0.7 * result.history[0].loss
 
 
@@ -123,15 +143,254 @@ def test_damaged_shard_is_a_line_for_the_user(tmp_path):
     assert not any((tmp_path / "out" / name).exists() for name in OUTPUTS)
 
 
+BROKEN = {
+    "optimizer": {"name": "sgd"},
+    "schedule": {"name": "constant", "peak": 100.0},
+    "epochs": 30,
+}
+
+
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_loss_that_is_no_number_ends_the_training(examples, tmp_path):
-    keras.utils.set_random_seed(0)
-    with pytest.raises(FlowersError, match="NaN in epoch"):
-        run(
-            examples,
-            tmp_path / "out",
-            optimizer={"name": "sgd"},
-            schedule={"name": "constant", "peak": 100.0},
-            epochs=30,
-        )
+    with pytest.raises(FlowersError, match=r"NaN in epoch .*train.schedule.peak, now 100$"):
+        run(examples, tmp_path / "out", **BROKEN)
     assert not any((tmp_path / "out" / name).exists() for name in OUTPUTS)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_last_good_checkpoint_stays(examples, tmp_path):
+    saving = CheckpointConfig(tmp_path / "checkpoint")
+    with pytest.raises(FlowersError, match="checkpoint has the epoch before it"):
+        run(examples, tmp_path / "out", saving=saving, **BROKEN)
+    state = json.loads((tmp_path / "checkpoint" / "state.json").read_text())
+    assert state["position"]["epoch"] == len(state["history"]) >= 1
+    with h5py.File(tmp_path / "checkpoint" / state["weights"]["file"]) as file:
+        assert np.isfinite(file["layers/conv2d/vars/0"][:]).all()
+
+
+def test_early_stopping_keeps_the_best_weights(examples, tmp_path):
+    # A learning rate of nothing: no epoch is better than the first but for BatchNorm's statistics.
+    result = run(examples, tmp_path, epochs=40, patience=3, schedule=constant(1e-8))
+    best = result.kept.epoch
+    assert len(result.history) == best + 3 < 40
+
+
+def test_keep_last_keeps_the_last(examples, tmp_path):
+    result = run(examples, tmp_path, epochs=4, keep="last", schedule=constant(0.02))
+    assert result.kept == result.history[-1]
+    assert accuracy_on_validation(examples, tmp_path) == pytest.approx(result.kept.val_accuracy)
+
+
+def test_moving_average_is_what_is_validated_and_kept(examples, tmp_path):
+    result = run(examples, tmp_path, epochs=4, keep="last", ema=0.9, schedule=constant(0.02))
+    assert accuracy_on_validation(examples, tmp_path) == pytest.approx(result.kept.val_accuracy)
+    plain = run(examples, tmp_path / "plain", epochs=4, keep="last", schedule=constant(0.02))
+    np.testing.assert_allclose(
+        [one.loss for one in plain.history], [one.loss for one in result.history], rtol=1e-4
+    )
+    assert plain.history[-1].val_loss != result.history[-1].val_loss
+
+
+def test_flip_is_in_the_saved_model_only(examples, tmp_path):
+    results = {}
+    for flip in (False, True):
+        output = tmp_path / str(flip)
+        train(
+            examples,
+            examples,
+            build(ModelConfig, TINY_MODEL | {"test_time_flip": flip}),
+            build(TrainConfig, TINY_TRAIN),
+            *(output / name for name in OUTPUTS),
+        )
+        results[flip] = load_model(output / "model")
+    images, _ = next(iter(eval_batches(load_dataset(examples), "validation", 9)))
+    images = images.numpy()
+    one, mirrored = (results[False].predict_on_batch(x) for x in (images, images[:, :, ::-1]))
+    np.testing.assert_allclose(
+        results[True].predict_on_batch(images), (one + mirrored) / 2, rtol=1e-4
+    )
+    assert load_metadata(tmp_path / "True" / "model").parameters == results[False].count_params()
+
+
+def test_trains_on_crops_and_validates_on_whole_images(examples, tmp_path):
+    result = run(examples, tmp_path, crop_size=24, policy={"crop_area": 0.5})
+    assert load_metadata(tmp_path / "model").image_size == 32
+    assert accuracy_on_validation(examples, tmp_path) == pytest.approx(result.kept.val_accuracy)
+
+
+def test_crops_for_a_net_of_one_size(examples, tmp_path):
+    with pytest.raises(ConfigError, match=r"train.crop_size: expected 0 with dense"):
+        train(
+            examples,
+            examples,
+            build(ModelConfig, {"name": "dense", "units": [4]}),
+            build(TrainConfig, TINY_TRAIN | {"crop_size": 24, "policy": {}}),
+            *(tmp_path / name for name in OUTPUTS),
+        )
+
+
+HEAD_FIRST = {"epochs": 2, "schedule": constant(0.01)}
+
+
+def test_head_learns_first(examples, tmp_path):
+    result = run(examples, tmp_path, head=HEAD_FIRST, epochs=2)
+    assert len(result.history) == 4
+    assert [epoch.learning_rate for epoch in result.history[:2]] == pytest.approx([0.01, 0.01])
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_saved_model_is_float32_whatever_training_computed_in(examples, tmp_path, precision):
+    result = run(examples, tmp_path, precision=precision)
+    assert result.precision == precision
+    model = load_model(tmp_path / "model")
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32", "uint8"} - {"uint8"}
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"), [("adam", 0.01), ("sgd", 0.05), ("lars", 2), ("lamb", 0.02)]
+)
+def test_every_optimizer_trains(examples, tmp_path, name, peak):
+    result = run(
+        examples, tmp_path, optimizer={"name": name}, epochs=6, schedule=constant(float(peak))
+    )
+    assert result.history[-1].loss < result.history[0].loss
+
+
+def test_mixed_batches_train(examples, tmp_path):
+    result = run(examples, tmp_path, mixup=0.2, cutmix=1.0)
+    assert np.isfinite(result.history[-1].loss)
+
+
+def test_logs_are_what_tensorboard_reads(trained):
+    result, output = trained
+    found = {}
+    for split in ("train", "validation"):
+        (file,) = (output / "model" / "tensorboard" / split).iterdir()
+        for record in tf.data.TFRecordDataset(str(file)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                assert value.metadata.plugin_data.plugin_name == "scalars"
+                found[split, value.tag, event.step] = tf.make_ndarray(value.tensor).item()
+    for epoch in result.history:
+        assert found["train", "loss", epoch.epoch] == pytest.approx(epoch.loss)
+        assert found["validation", "accuracy", epoch.epoch] == pytest.approx(epoch.val_accuracy)
+
+
+class Killed(BaseException):
+    """Ends a training as abruptly as a process can be ended from within."""
+
+
+def killed_after(monkeypatch, saves):
+    """Ends the process, so to say, right after `state.json` was replaced so many times."""
+    replace, calls = Checkpoint._replace, itertools.count(1)
+
+    def replace_and_die(checkpoint, state):
+        replace(checkpoint, state)
+        if next(calls) == saves:
+            raise Killed
+
+    monkeypatch.setattr(Checkpoint, "_replace", replace_and_die)
+
+
+def figures(result):
+    return [(one.epoch, one.loss, one.accuracy, one.val_loss) for one in result.history]
+
+
+COURSES: dict[str, dict[str, Any]] = {
+    "plain": {"policy": {}},
+    "dropout_and_average": {"ema": 0.9, "head": HEAD_FIRST},
+    "mixed": {"mixup": 0.2, "cutmix": 1.0, "optimizer": {"name": "sgd"}},
+}
+
+
+@pytest.mark.parametrize("course", COURSES)
+@pytest.mark.parametrize("saves", [1, 3, 5])
+def test_training_goes_on_as_if_nothing_had_happened(
+    examples, tmp_path, monkeypatch, course, saves
+):
+    changes = COURSES[course] | {"epochs": 3}
+    undisturbed = run(examples, tmp_path / "whole", **changes)
+    saving = CheckpointConfig(tmp_path / "checkpoint", steps=2)
+    with monkeypatch.context() as patched:
+        killed_after(patched, saves)
+        with pytest.raises(Killed):
+            run(examples, tmp_path / "killed", saving=saving, **changes)
+    assert not any((tmp_path / "killed" / name).exists() for name in OUTPUTS)
+    resumed = run(examples, tmp_path / "resumed", saving=saving, **changes)
+    np.testing.assert_allclose(figures(resumed), figures(undisturbed), rtol=1e-5)
+    whole, second = (load_model(tmp_path / name / "model") for name in ("whole", "resumed"))
+    for one, other in zip(whole.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_finished_training_is_not_done_again(examples, tmp_path):
+    saving = CheckpointConfig(tmp_path / "checkpoint")
+    first = run(examples, tmp_path / "first", saving=saving)
+    second = run(examples, tmp_path / "second", saving=saving)
+    assert first.history == second.history
+    assert len(list((tmp_path / "checkpoint").glob("*.h5"))) == 2
+
+
+def test_checkpoint_of_another_training(examples, tmp_path):
+    saving = CheckpointConfig(tmp_path / "checkpoint")
+    run(examples, tmp_path / "first", saving=saving)
+    with pytest.raises(ConfigError, match=r"expected that of this training.* another folder"):
+        run(examples, tmp_path / "second", saving=saving, seed=9)
+
+
+@pytest.mark.parametrize("damage", ["flip", "delete", "state"])
+def test_damaged_checkpoint(examples, tmp_path, damage):
+    saving = CheckpointConfig(tmp_path / "checkpoint")
+    run(examples, tmp_path / "first", saving=saving)
+    state = tmp_path / "checkpoint" / "state.json"
+    kept = tmp_path / "checkpoint" / json.loads(state.read_text())["kept_weights"]["file"]
+    if damage == "flip":
+        content = bytearray(kept.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        kept.write_bytes(content)
+    elif damage == "delete":
+        kept.unlink()
+    else:
+        state.write_text("{}")
+    with pytest.raises(DataError, match=r"delete .*to start anew"):
+        run(examples, tmp_path / "second", saving=saving)
+
+
+def test_killed_process_goes_on(examples, tmp_path):
+    """SIGKILL in the middle of training; the second process ends with the first one's history."""
+    flags = [
+        f"--examples={examples}",
+        f"--augmented={examples}",
+        f"--checkpoint={tmp_path / 'checkpoint'}",
+        "--checkpoint-steps=1",
+        f"--model-config={json.dumps(TINY_MODEL)}",
+        f"--train-config={json.dumps(TINY_TRAIN | {'epochs': 400})}",
+    ]
+    command = [sys.executable, "-m", "components.train_model", *flags]
+    state = tmp_path / "checkpoint" / "state.json"
+    with subprocess.Popen(
+        [*command, f"--output={tmp_path / 'first'}"], stdout=subprocess.DEVNULL
+    ) as process:
+        wait_until(lambda: state.exists() and len(json.loads(state.read_text())["history"]) >= 3)
+        process.kill()
+    before = json.loads(state.read_text())
+    assert 3 <= before["position"]["epoch"] < 400
+    assert not (tmp_path / "first").exists()
+    # It need not train all the rest for this test: what counts is where it goes on.
+    with subprocess.Popen(
+        [*command, f"--output={tmp_path / 'second'}"], stdout=subprocess.DEVNULL
+    ) as process:
+        epochs = before["position"]["epoch"]
+        wait_until(lambda: len(json.loads(state.read_text())["history"]) >= epochs + 3)
+        process.kill()
+    after = json.loads(state.read_text())["history"]
+    assert after[:epochs] == before["history"]
+    assert [one["epoch"] for one in after] == list(range(1, len(after) + 1))
+
+
+def wait_until(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

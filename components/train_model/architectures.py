@@ -1,0 +1,252 @@
+"""Every architecture as data: one frozen dataclass for each, chosen by `name`.
+
+Needs no TensorFlow, so that a recipe is checked where it is written, not where it runs. What a
+dataclass describes, the module of the same name in `models/` builds.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from components.common.config import Range, check
+from components.common.errors import ConfigError
+
+NO_WEIGHTS = "none"
+IMAGENET = "imagenet"
+
+Fire = tuple[int, int]
+Convolution = tuple[int, int]
+Inception = tuple[int, int, int, int, int, int]
+
+_FILTERS = Range(1, 8192)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What every architecture has.
+
+    Attributes:
+        name: Which architecture.
+        dropout: Share of the features dropped in front of the head.
+        weights: Where the first weights come from: `none` for random ones, `imagenet`, or a local
+            path or a `gs://` URI of a file of weights without head or of a model of ours.
+        test_time_flip: The finished model averages its answer over the image and its mirror image.
+    """
+
+    name: str
+    dropout: float = 0.0
+    weights: str = NO_WEIGHTS
+    test_time_flip: bool = False
+
+    def __post_init__(self) -> None:
+        check("dropout", self.dropout, Range(0.0, 0.95))
+        if not self.weights:
+            raise ConfigError(
+                "weights: expected none, imagenet, a path or a gs:// URI, received nothing"
+            )
+        if self.weights == IMAGENET and not self.has_imagenet_weights():
+            raise ConfigError(
+                f"weights: expected none, a path or a gs:// URI, received {IMAGENET}; Keras has no "
+                f"ImageNet weights of {self.name}"
+            )
+
+    @staticmethod
+    def kinds() -> Mapping[str, type["ModelConfig"]]:
+        """The dataclass of each architecture."""
+        return _KINDS
+
+    @classmethod
+    def has_imagenet_weights(cls) -> bool:
+        """Whether Keras publishes ImageNet weights of it."""
+        return False
+
+    @classmethod
+    def takes_any_size(cls) -> bool:
+        """Whether the same weights fit images of any size."""
+        return True
+
+    @classmethod
+    def bfloat16_pays_on_cpu(cls) -> bool:
+        """Whether it trains faster in bfloat16 on a CPU that has it; see benchmarks/README.md."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DenseConfig(ModelConfig):
+    """A net without convolutions, to see what these are good for.
+
+    Attributes:
+        units: Width of each hidden layer.
+    """
+
+    units: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for units in self.units:
+            check("units", units, Range(1, 65536))
+
+    @classmethod
+    def takes_any_size(cls) -> bool:
+        """The first layer has a weight per pixel."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvnetConfig(ModelConfig):
+    """A plain stack of convolutions.
+
+    Attributes:
+        stages: Convolutions as (filters, kernel size); a 2x2 max pooling stands between stages.
+    """
+
+    stages: tuple[tuple[Convolution, ...], ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_stages(self.stages, "convolution")
+        for filters, kernel in (one for stage in self.stages for one in stage):
+            check("stages: filters", filters, _FILTERS)
+            check("stages: kernel", kernel, Range(1, 11))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeparableConfig(ModelConfig):
+    """A stack of depthwise separable convolutions behind one ordinary convolution.
+
+    Attributes:
+        stem_filters: Filters of the first, ordinary 3x3 convolution, of stride 2.
+        stages: Filters of each 3x3 separable convolution; a 2x2 max pooling stands between stages.
+    """
+
+    stem_filters: int
+    stages: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("stem_filters", self.stem_filters, _FILTERS)
+        _check_stages(self.stages, "separable convolution")
+        for filters in (one for stage in self.stages for one in stage):
+            check("stages: filters", filters, _FILTERS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InceptionConfig(ModelConfig):
+    """Modules of parallel branches whose results are concatenated.
+
+    Attributes:
+        stem_filters: Filters of the first 3x3 convolution, of stride 2.
+        stages: Modules as the filters of (1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection);
+            a 3x3 max pooling of stride 2 stands in front of each stage.
+    """
+
+    stem_filters: int
+    stages: tuple[tuple[Inception, ...], ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("stem_filters", self.stem_filters, _FILTERS)
+        _check_stages(self.stages, "inception module")
+        for filters in (one for stage in self.stages for module in stage for one in module):
+            check("stages: filters", filters, _FILTERS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SqueezenetLabConfig(ModelConfig):
+    """The public lab's SqueezeNet, which has nothing to choose."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SqueezenetConfig(ModelConfig):
+    """A net of fire modules.
+
+    Attributes:
+        stem_filters: Filters of the first convolution.
+        stem_stride: Its stride; 2 quarters the work of everything behind it.
+        stem_kernel: Its kernel size.
+        stem_pool: Pool behind the stem too, which quarters the work once more.
+        stages: Fire modules as (squeeze, expand) filters; `expand` counts the 1x1 and the 3x3
+            half together. A 3x3 max pooling of stride 2 stands between two stages.
+        bypass: Add the input of a fire module to its output where both have the same shape.
+    """
+
+    stem_filters: int
+    stem_stride: int
+    stages: tuple[tuple[Fire, ...], ...]
+    stem_kernel: int = 3
+    stem_pool: bool = False
+    bypass: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("stem_filters", self.stem_filters, _FILTERS)
+        check("stem_stride", self.stem_stride, Range(1, 4))
+        check("stem_kernel", self.stem_kernel, Range(1, 11))
+        _check_stages(self.stages, "fire module")
+        for squeeze, expand in (fire for stage in self.stages for fire in stage):
+            check("stages: squeeze", squeeze, _FILTERS)
+            check("stages: expand", expand, Range(2, 8192))
+            if expand % 2:
+                raise ConfigError(f"stages: expand: expected an even number, received {expand}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneConfig(ModelConfig):
+    """An architecture of `keras.applications` with a new head.
+
+    Attributes:
+        batch_norm_momentum: Of every BatchNorm. The published nets have 0.99 and 0.999, with which
+            the statistics of a short fine-tuning would stay those of ImageNet.
+    """
+
+    batch_norm_momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("batch_norm_momentum", self.batch_norm_momentum, Range(0.0, 0.9999))
+
+    @classmethod
+    def has_imagenet_weights(cls) -> bool:
+        """Keras publishes them."""
+        return True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MobilenetV2Config(BackboneConfig):
+    """MobileNetV2.
+
+    Attributes:
+        alpha: Width of the net; 1 is the published one.
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("alpha", self.alpha, Range(0.1, 2.0))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class XceptionConfig(BackboneConfig):
+    """Xception."""
+
+    @classmethod
+    def bfloat16_pays_on_cpu(cls) -> bool:
+        """Its convolutions are wide enough."""
+        return True
+
+
+def _check_stages(stages: tuple[tuple[object, ...], ...], content: str) -> None:
+    if not stages or not all(stages):
+        raise ConfigError(f"stages: expected at least one stage of at least one {content}")
+
+
+_KINDS: Mapping[str, type[ModelConfig]] = {
+    "dense": DenseConfig,
+    "convnet": ConvnetConfig,
+    "separable": SeparableConfig,
+    "inception": InceptionConfig,
+    "squeezenet_lab": SqueezenetLabConfig,
+    "squeezenet": SqueezenetConfig,
+    "mobilenet_v2": MobilenetV2Config,
+    "xception": XceptionConfig,
+}

@@ -1,0 +1,207 @@
+"""What survives a killed training: weights, optimizer, history and position, whole at every moment.
+
+DIR/state.json                     position and history; names the two files below
+DIR/EPOCH-STEP.weights.h5          weights and the optimizer's variables at that position
+DIR/kept-EPOCH.weights.h5          weights of the epoch that would be kept if training ended now
+
+A file is written under a name of its own before `state.json` names it, and `state.json` is replaced
+in one step, so a process may be killed at any moment.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import keras
+
+from components.common.config import build, read_mapping, to_json
+from components.common.errors import ConfigError, DataError, UserError
+from components.common.files import file_digest
+from components.common.outputs import write_text
+from components.train_model.history import Epoch
+
+STATE_FILE = "state.json"
+_SUFFIX = ".weights.h5"
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A file of weights.
+
+    Attributes:
+        file: Its name.
+        digest: SHA-256, in hexadecimal: Keras reads some damaged files without complaint.
+    """
+
+    file: str
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """How far training is.
+
+    Attributes:
+        epoch: Epochs done.
+        step: Steps done of the one after them.
+        loss: Mean loss over these steps.
+        accuracy: Mean accuracy over these steps.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    accuracy: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What `state.json` holds.
+
+    Attributes:
+        training: Digest of everything that decides the course of the training.
+        position: How far it is.
+        history: One entry per epoch done.
+        weights: Weights and optimizer at that position.
+        seeds: State of every random generator of the net, which Keras leaves out of the file.
+        kept: The epoch that would be kept if training ended now.
+        kept_weights: Its weights, or their moving average.
+    """
+
+    training: str
+    position: Position
+    history: tuple[Epoch, ...]
+    weights: Saved
+    seeds: tuple[tuple[int, ...], ...] = ()
+    kept: Epoch | None = None
+    kept_weights: Saved | None = None
+
+
+class Checkpoint:
+    """The checkpoint of one training, in a folder that may hold that of an earlier try.
+
+    Args:
+        folder: Made where it is missing.
+        training: Digest of everything that decides the course of the training.
+
+    Raises:
+        ConfigError: The folder holds the checkpoint of another training.
+        DataError: What it holds is damaged.
+    """
+
+    def __init__(self, folder: Path, training: str) -> None:
+        self.folder = folder
+        self.training = training
+        folder.mkdir(parents=True, exist_ok=True)
+        self.state = self._read()
+
+    @property
+    def position(self) -> Position:
+        """How far training is; the start where there is no checkpoint."""
+        return self.state.position if self.state else Position()
+
+    @property
+    def history(self) -> tuple[Epoch, ...]:
+        """One entry per epoch done."""
+        return self.state.history if self.state else ()
+
+    @property
+    def kept(self) -> Epoch | None:
+        """The epoch that would be kept if training ended now."""
+        return self.state.kept if self.state else None
+
+    def save(
+        self,
+        model: keras.Model,
+        position: Position,
+        history: tuple[Epoch, ...],
+        kept: tuple[Epoch, Saved] | None = None,
+    ) -> None:
+        """Saves a position, in one step with what is to be kept from it.
+
+        Args:
+            model: Compiled; its optimizer is saved too.
+            position: How far training is.
+            history: One entry per epoch done.
+            kept: The epoch to keep and its weights; None to leave what is kept.
+        """
+        former = (self.state.kept, self.state.kept_weights) if self.state else (None, None)
+        epoch, weights = kept or former
+        self._replace(
+            State(
+                training=self.training,
+                position=position,
+                history=history,
+                weights=self.write(model, f"{position.epoch:05d}-{position.step:06d}"),
+                seeds=tuple(
+                    tuple(map(int, keras.ops.convert_to_numpy(seed))) for seed in _seeds(model)
+                ),
+                kept=epoch,
+                kept_weights=weights,
+            )
+        )
+
+    def write(self, model: keras.Model, name: str) -> Saved:
+        """Writes the weights of a model; `save` has to name them for them to stay."""
+        path = self.folder / f"{name}{_SUFFIX}"
+        # Keras insists on the suffix, so what is not whole has another prefix.
+        partial = self.folder / f"partial-{os.getpid()}{_SUFFIX}"
+        model.save_weights(partial, overwrite=True)
+        saved = Saved(path.name, file_digest(partial))
+        partial.replace(path)
+        return saved
+
+    def restore(self, model: keras.Model) -> None:
+        """Gives a model the weights of the last position, and its optimizer too if it has one."""
+        assert self.state is not None
+        self._load(model, self.state.weights)
+        for seed, value in zip(_seeds(model), self.state.seeds, strict=True):
+            seed.assign(value)
+
+    def restore_kept(self, model: keras.Model) -> None:
+        """Gives a model that has no optimizer the weights to keep."""
+        assert self.state is not None
+        assert self.state.kept_weights is not None
+        self._load(model, self.state.kept_weights)
+
+    def _load(self, model: keras.Model, saved: Saved) -> None:
+        path = self.folder / saved.file
+        try:
+            if file_digest(path) != saved.digest:
+                raise DataError(f"checkpoint {path}: damaged; delete {self.folder} to start anew")
+        except OSError as error:
+            raise DataError(
+                f"checkpoint {path}: cannot be read ({error.strerror}); delete {self.folder} to "
+                "start anew"
+            ) from error
+        model.load_weights(path)
+
+    def _replace(self, state: State) -> None:
+        write_text(self.folder / STATE_FILE, to_json(dataclasses.asdict(state)))
+        self.state = state
+        named = {saved.file for saved in (state.weights, state.kept_weights) if saved}
+        for path in self.folder.glob(f"*{_SUFFIX}"):
+            if path.name not in named:
+                path.unlink(missing_ok=True)
+
+    def _read(self) -> State | None:
+        path = self.folder / STATE_FILE
+        if not path.exists():
+            return None
+        try:
+            state = build(State, read_mapping(str(path)))
+        except UserError as error:
+            raise DataError(
+                f"checkpoint {self.folder}: damaged ({error}); delete it to start anew"
+            ) from error
+        if state.training != self.training:
+            raise ConfigError(
+                f"checkpoint {self.folder}: expected that of this training, received that of one "
+                "with another recipe or other examples; give another folder, or delete this one"
+            )
+        return state
+
+
+def _seeds(model: keras.Model) -> list[keras.Variable]:
+    """The states of the random generators, of dropout say, in the order of the layers."""
+    return [one for one in model.variables if "seed_generator" in one.path]

@@ -1,0 +1,269 @@
+"""Fits a model by a plan, from wherever its checkpoint stands, and follows what happens."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from components.common.dataset import Dataset
+from components.common.errors import FlowersError
+from components.common.progress import Progress
+from components.train_model.checkpoints import Checkpoint, Position
+from components.train_model.history import Epoch
+from components.train_model.input_pipeline import eval_batches, train_batches
+from components.train_model.models.blocks import freeze_all_but_head
+from components.train_model.optimizers import make_optimizer
+from components.train_model.plan import Phase, Plan
+
+_EVAL_BATCH = 64
+
+
+def fit(
+    model: keras.Model,
+    plan: Plan,
+    train_split: Dataset,
+    validation_split: Dataset,
+    checkpoint: Checkpoint,
+    follower: "Follower",
+) -> None:
+    """Fits a model; what came of it is in the checkpoint.
+
+    Args:
+        model: With its first weights.
+        plan: What is done in which step.
+        train_split: Data set with the train split.
+        validation_split: Data set with the validation split.
+        checkpoint: Where training is saved, and from where it goes on.
+        follower: Is told of every step and epoch.
+
+    Raises:
+        FlowersError: The loss is no longer a number.
+    """
+    # Read once, for every phase.
+    validation = eval_batches(validation_split, "validation", _EVAL_BATCH)
+    for phase in plan.phases:
+        while checkpoint.position.epoch < phase.end and not follower.stopped:
+            _prepare(model, plan, phase, checkpoint)
+            _fit_on(model, plan, phase, train_split, validation, checkpoint.position, follower)
+
+
+def _prepare(model: keras.Model, plan: Plan, phase: Phase, checkpoint: Checkpoint) -> None:
+    """Compiles a model for a phase, with the weights and the optimizer of the checkpoint."""
+    position = checkpoint.position
+    within = position.epoch > phase.first or position.step > 0
+    if checkpoint.state and not within:
+        # The optimizer of the former phase has variables for other weights.
+        checkpoint.restore(model)
+    freeze_all_but_head(model, phase.head_only)
+    _compile(model, plan, phase)
+    if checkpoint.state and within:
+        checkpoint.restore(model)
+
+
+def _fit_on(
+    model: keras.Model,
+    plan: Plan,
+    phase: Phase,
+    train_split: Dataset,
+    validation: tf.data.Dataset,
+    position: Position,
+    follower: "Follower",
+) -> None:
+    """Fits from a position to the end of the phase, or to the end of an epoch in its middle."""
+    done = position.epoch * plan.steps_per_epoch + position.step
+    ema = [keras.callbacks.SwapEMAWeights()] if plan.config.ema else []
+    model.fit(
+        train_batches(train_split, plan.config, done),
+        steps_per_epoch=plan.steps_per_epoch - position.step,
+        initial_epoch=position.epoch,
+        # What is left of an epoch has fewer steps than Keras would do in all that follow.
+        epochs=position.epoch + 1 if position.step else phase.end,
+        validation_data=validation,
+        callbacks=[*ema, follower],
+        shuffle=False,
+        verbose=0,
+    )
+    if follower.broken_epoch:
+        kept = f"; {follower.checkpoint.folder} has the epoch before it" if follower.lasts else ""
+        raise FlowersError(
+            f"the loss became NaN in epoch {follower.broken_epoch}: expected a number; lower "
+            f"{'train.head.schedule' if phase.head_only else 'train.schedule'}.peak, now "
+            f"{phase.schedule.peak:g}{kept}"
+        )
+
+
+def _compile(model: keras.Model, plan: Plan, phase: Phase) -> None:
+    model.compile(
+        optimizer=make_optimizer(plan.config.optimizer, plan.schedule(phase), plan.config.ema),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=plan.config.label_smoothing),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        # Slower on CPUs, refused under a distribution strategy; the JAX backend compiles anyway.
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    # A checkpoint holds the optimizer's variables, which Keras makes at the first step otherwise.
+    model.optimizer.build(model.trainable_variables)
+
+
+class Follower(keras.callbacks.Callback):
+    """Keeps the history and the checkpoint, shows the progress, and ends what is hopeless.
+
+    Args:
+        plan: What is done in which step.
+        checkpoint: Where training is saved.
+        shown: Progress in epochs.
+        logs: Is given every epoch.
+        every_steps: Steps between two checkpoints within an epoch; 0 for none.
+        lasts: The checkpoint is still there when the training has failed.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        checkpoint: Checkpoint,
+        shown: Progress,
+        logs: "EventLogs",
+        every_steps: int = 0,
+        lasts: bool = False,
+    ) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.lasts = lasts
+        self.stopped = False
+        self.broken_epoch = 0
+        self._plan = plan
+        self._shown = shown
+        self._logs = logs
+        self._every_steps = every_steps
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Takes the time."""
+        self._epoch = epoch
+        self._before = self.checkpoint.position
+        self._began = self._trained = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Ends the training at a loss that is no number; saves it every so many steps."""
+        figures = logs or {}
+        if not _is_finite(figures["loss"]):
+            self.broken_epoch = self._epoch + 1
+            self.model.stop_training = True
+            return
+        step = self._before.step + batch + 1
+        # The end of the epoch is saved with its validation.
+        if self._every_steps and step % self._every_steps == 0 and self._is_within(step):
+            means = (self._mean(figures, name, step) for name in ("loss", "accuracy"))
+            position = Position(self._epoch, step, *means)
+            self.checkpoint.save(self.model, position, self.checkpoint.history)
+
+    def _is_within(self, step: int) -> bool:
+        return step < self._plan.steps_per_epoch
+
+    def _mean(self, figures: dict[str, float], name: str, steps: int) -> float:
+        """A figure over all steps of the epoch, those before an interruption included."""
+        earlier = self._before.step
+        here = float(figures[name]) * (steps - earlier)
+        before: float = getattr(self._before, name)
+        return (before * earlier + here) / steps
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Takes the time."""
+        self._trained = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Adds to the history, saves the training, and stops it when it no longer gets better."""
+        if self.broken_epoch:
+            return
+        entry = self._entry(epoch, logs or {})
+        if not _is_finite(entry.val_loss):
+            self.broken_epoch, self.model.stop_training = epoch + 1, True
+            return
+        history = (*self.checkpoint.history, entry)
+        self._logs.write(entry)
+        kept = None
+        if self._plan.config.keep == "last" or entry.beats(self.checkpoint.kept):
+            with self._averaged():
+                kept = entry, self.checkpoint.write(self.model, f"kept-{entry.epoch:05d}")
+        self.checkpoint.save(self.model, Position(epoch + 1), history, kept)
+        self._shown.advance(
+            note=f"loss {entry.loss:.3f}, accuracy {entry.accuracy:.1%}, "
+            f"validation {entry.val_accuracy:.1%}, {entry.images_per_second:.0f} images/s"
+        )
+        if self._is_hopeless(history):
+            self.stopped = self.model.stop_training = True
+
+    def _is_hopeless(self, history: tuple[Epoch, ...]) -> bool:
+        patience = self._plan.config.patience
+        best = functools.reduce(lambda best, one: one if one.beats(best) else best, history)
+        return patience > 0 and len(history) - best.epoch >= patience
+
+    def _entry(self, epoch: int, figures: dict[str, float]) -> Epoch:
+        steps = self._plan.steps_per_epoch
+        images = (steps - self._before.step) * self._plan.config.global_batch_size
+        return Epoch(
+            epoch=epoch + 1,
+            loss=self._mean(figures, "loss", steps),
+            accuracy=self._mean(figures, "accuracy", steps),
+            val_loss=float(figures["val_loss"]),
+            val_accuracy=float(figures["val_accuracy"]),
+            learning_rate=self._plan.learning_rate_after(epoch),
+            seconds=time.perf_counter() - self._began,
+            images_per_second=images / (self._trained - self._began),
+        )
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Puts the moving average in place of the weights, as validation has just seen it."""
+        if not self._plan.config.ema:
+            yield
+            return
+        swap = keras.callbacks.SwapEMAWeights()
+        swap.set_model(self.model)
+        swap.on_test_begin()
+        try:
+            yield
+        finally:
+            swap.on_test_end()
+
+
+def _is_finite(value: float) -> bool:
+    return bool(abs(float(value)) < float("inf"))
+
+
+class EventLogs:
+    """Figures of each epoch in the files that TensorBoard reads; needs no TensorBoard itself.
+
+    Args:
+        folder: Gets a folder for the train split and one for the validation split.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._train, self._validation = (
+            tf.summary.create_file_writer(str(folder / name)) for name in ("train", "validation")
+        )
+        self._scalar = tf.compat.v1.SummaryMetadata()
+        self._scalar.plugin_data.plugin_name = "scalars"
+        self._scalar.data_class = 1
+
+    def write(self, entry: Epoch) -> None:
+        """Writes and flushes the figures of an epoch."""
+        train = {
+            "loss": entry.loss,
+            "accuracy": entry.accuracy,
+            "learning_rate": entry.learning_rate,
+            "images_per_second": entry.images_per_second,
+        }
+        validation = {"loss": entry.val_loss, "accuracy": entry.val_accuracy}
+        for writer, figures in ((self._train, train), (self._validation, validation)):
+            with writer.as_default(step=entry.epoch):
+                for name, value in figures.items():
+                    tf.summary.write(name, tf.constant(value), metadata=self._scalar)
+            writer.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._train.close()
+        self._validation.close()

@@ -1,0 +1,92 @@
+"""What several architectures are made of."""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+# Short trainings see few batches, so the statistics must follow them fast.
+BATCH_NORM_MOMENTUM = 0.9
+HEAD = ("dropout", "softmax")
+
+
+def image_input(image_size: int | None) -> keras.KerasTensor:
+    """The input of every architecture: `uint8` [batch, image_size, image_size, 3], 0 to 255."""
+    return layers.Input([image_size, image_size, 3], dtype="uint8", name="image")
+
+
+def scale_to_unit(images: keras.KerasTensor) -> keras.KerasTensor:
+    """Scales 0 to 255 to [0, 1], as the public lab's nets take it."""
+    return layers.Rescaling(1 / 255, name="scale")(images)
+
+
+def scale_around_zero(images: keras.KerasTensor) -> keras.KerasTensor:
+    """Scales 0 to 255 to [-1, 1], as Xception and MobileNetV2 document it."""
+    return layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(images)
+
+
+def convolution(
+    x: keras.KerasTensor, filters: int, kernel: int, name: str, strides: int = 1
+) -> keras.KerasTensor:
+    """A convolution without bias and its BatchNorm, which has one."""
+    x = bare_convolution(x, filters, kernel, name, strides)
+    return batch_norm(x, f"{name}_bn")
+
+
+def bare_convolution(
+    x: keras.KerasTensor, filters: int, kernel: int, name: str, strides: int = 1
+) -> keras.KerasTensor:
+    """A convolution that leaves shift and scale to a BatchNorm behind it."""
+    return layers.Conv2D(
+        filters,
+        kernel,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=name,
+    )(x)
+
+
+def batch_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """BatchNorm with the project's momentum."""
+    return layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=name)(x)
+
+
+def relu(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """The activation behind a block."""
+    return layers.Activation("relu", name=f"{name}_relu")(x)
+
+
+def classify(features: keras.KerasTensor, dropout: float, classes: int) -> keras.KerasTensor:
+    """The head: dropout and a softmax, which stays `float32` whatever the precision of the net."""
+    if dropout:
+        features = layers.Dropout(dropout, name="dropout")(features)
+    return layers.Dense(classes, activation="softmax", dtype="float32", name="softmax")(features)
+
+
+def average(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Global average pooling, which takes maps of any size."""
+    return layers.GlobalAveragePooling2D(name="average")(x)
+
+
+def freeze_all_but_head(model: keras.Model, frozen: bool) -> None:
+    """Makes every layer but the head's learn or not; a frozen BatchNorm keeps its statistics."""
+    for layer in model.layers:
+        if layer.name not in HEAD:
+            layer.trainable = not frozen
+
+
+def average_over_flip(model: keras.Model) -> keras.Model:
+    """Wraps a net so that it answers for an image and its mirror image together.
+
+    Args:
+        model: Images to probabilities.
+
+    Returns:
+        A model of the same inputs and outputs, which shares the weights.
+    """
+    inputs = layers.Input(model.input_shape[1:], dtype="uint8", name="image")
+    both: list[Any] = [model(inputs), model(keras.ops.flip(inputs, axis=2))]
+    outputs = layers.Average(dtype="float32", name="both_ways")(both)
+    return keras.Model(inputs, outputs, name=f"{model.name}_both_ways")

@@ -1,0 +1,125 @@
+"""Optimizers: Keras's own, and LARS, which Keras does not have."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from components.train_model.config import (
+    AdamwConfig,
+    LarsConfig,
+    OptimizerConfig,
+    SgdConfig,
+)
+
+# Decaying what shifts or scales a feature takes from the net what BatchNorm gives it.
+_NOT_DECAYED = ["gamma", "beta", "bias"]
+
+
+def make_optimizer(config: OptimizerConfig, schedule: Any, ema: float = 0.0) -> Any:
+    """Makes the optimizer that a recipe names.
+
+    Args:
+        config: Which one, and its numbers.
+        schedule: Learning rate, a number or a Keras schedule.
+        ema: Momentum of the moving average of the weights; 0 for none.
+
+    Returns:
+        A Keras optimizer.
+    """
+    common = {
+        "learning_rate": schedule,
+        "global_clipnorm": config.clip_norm or None,
+        "use_ema": ema > 0.0,
+    }
+    if ema:
+        common["ema_momentum"] = ema
+    if isinstance(config, SgdConfig):
+        return keras.optimizers.SGD(momentum=config.momentum, nesterov=config.nesterov, **common)
+    if isinstance(config, LarsConfig):
+        optimizer = Lars(
+            momentum=config.momentum,
+            trust=config.trust,
+            weight_decay=config.weight_decay,
+            **common,
+        )
+    elif isinstance(config, AdamwConfig):
+        kind = keras.optimizers.AdamW if config.name == "adamw" else keras.optimizers.Lamb
+        optimizer = kind(weight_decay=config.weight_decay, **common)
+    else:
+        return keras.optimizers.Adam(**common)
+    optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
+    return optimizer
+
+
+class Lars(keras.optimizers.Optimizer):
+    """Layer-wise adaptive rate scaling.
+
+    Each kernel takes a step whose length is `trust` times the length of the kernel, however large
+    its gradient; biases and BatchNorm, which have few and small numbers, step as in plain momentum.
+
+    Args:
+        learning_rate: A number or a Keras schedule.
+        momentum: Part of the last step that is taken again.
+        trust: Length of a step at a learning rate of 1, as a part of the length of the weights.
+        weight_decay: Decay that is part of the gradient whose length is compared.
+        **options: Of every Keras optimizer.
+
+    Source: You, Gitman and Ginsburg, "Large Batch Training of Convolutional Networks" (2017),
+    algorithm 1.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any,
+        momentum: float,
+        trust: float,
+        weight_decay: float,
+        name: str = "lars",
+        **options: Any,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, name=name, **options)
+        self.momentum = momentum
+        self.trust = trust
+        # Not Keras's `weight_decay`, which is decoupled from the gradient.
+        self.decay = weight_decay
+
+    def build(self, variables: list[Any]) -> None:
+        """Makes one momentum for each variable."""
+        if self.built:
+            return
+        super().build(variables)
+        self.momentums = self.add_optimizer_variables(variables, "momentum")
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Takes one step for one variable."""
+        rate = ops.cast(learning_rate, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
+        momentum = self.momentums[self._get_variable_index(variable)]
+        if self._use_weight_decay(variable):
+            gradient = gradient + self.decay * variable
+            length, slope = _length(variable), _length(gradient)
+            # A kernel of zeros has no length to compare with, and steps as it is.
+            scale = ops.where(
+                ops.logical_and(length > 0, slope > 0),
+                self.trust * length / ops.maximum(slope, 1e-12),
+                1.0,
+            )
+            gradient = gradient * scale
+        step = self.momentum * momentum - rate * gradient
+        self.assign(momentum, step)
+        self.assign_add(variable, step)
+
+    def get_config(self) -> dict[str, Any]:
+        """What makes the same optimizer again."""
+        config: dict[str, Any] = super().get_config() | {
+            "momentum": self.momentum,
+            "trust": self.trust,
+            "weight_decay": self.decay,
+        }
+        return config
+
+
+def _length(values: Any) -> Any:
+    """Euclidean length of a tensor of any shape, `float` scalar."""
+    return ops.sqrt(ops.sum(ops.square(values)))

@@ -1,0 +1,76 @@
+"""The course of a training, as it follows from the recipe and the number of examples."""
+
+import dataclasses
+
+import numpy as np
+from keras import ops
+
+from components.train_model.config import ScheduleConfig, TrainConfig
+from components.train_model.schedules import Schedule
+
+_DRAWN_STEPS = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """Epochs with one schedule.
+
+    Attributes:
+        first: Number of epochs before it.
+        end: Number of epochs up to its end.
+        schedule: The learning rate over its steps.
+        head_only: All but the head are frozen.
+    """
+
+    first: int
+    end: int
+    schedule: ScheduleConfig
+    head_only: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is done in which step.
+
+    Attributes:
+        config: The recipe's section.
+        steps_per_epoch: Steps per epoch.
+        replicas: Devices over which a batch is split.
+    """
+
+    config: TrainConfig
+    steps_per_epoch: int
+    replicas: int = 1
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """One, or two where the head learns first."""
+        head, end = self.config.head, self.config.total_epochs
+        if head is None:
+            return (Phase(0, end, self.config.schedule, head_only=False),)
+        return (
+            Phase(0, head.epochs, head.schedule, head_only=True),
+            Phase(head.epochs, end, self.config.schedule, head_only=False),
+        )
+
+    def schedule(self, phase: Phase) -> Schedule:
+        """The learning rate of a phase; its steps count from the first of the phase."""
+        epochs = phase.end - phase.first
+        return Schedule(phase.schedule, epochs, self.steps_per_epoch, self.replicas)
+
+    def learning_rate_after(self, epoch: int) -> float:
+        """The learning rate of the last step of an epoch, which counts from 0."""
+        phase = next(phase for phase in self.phases if phase.first <= epoch < phase.end)
+        step = (epoch - phase.first + 1) * self.steps_per_epoch - 1
+        return float(ops.convert_to_numpy(self.schedule(phase)(step)))
+
+    def learning_rates(self) -> tuple[tuple[float, float], ...]:
+        """Points of the learning rate's curve, as (epochs done, rate): no more than can be seen."""
+        points: list[tuple[float, float]] = []
+        for phase in self.phases:
+            steps = (phase.end - phase.first) * self.steps_per_epoch
+            drawn = np.unique(np.linspace(0, steps - 1, min(steps, _DRAWN_STEPS)).astype(int))
+            rates = ops.convert_to_numpy(self.schedule(phase)(drawn))
+            epochs = phase.first + drawn / self.steps_per_epoch
+            points += zip(epochs.tolist(), rates.astype(float).tolist(), strict=True)
+        return tuple(points)

@@ -1,0 +1,233 @@
+"""The first weights of a training: published ones, a file, or a model trained before."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import keras
+import numpy as np
+
+from components.common.errors import ConfigError, DataError
+from components.common.files import file_digest
+from components.common.models import METADATA_FILE, MODEL_FILE, load_metadata, load_model
+from components.train_model.architectures import (
+    IMAGENET,
+    NO_WEIGHTS,
+    MobilenetV2Config,
+    ModelConfig,
+)
+
+PUBLISHED = "https://storage.googleapis.com/tensorflow/keras-applications"
+_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+_MOBILENET_SIZES = (96, 128, 160, 192, 224)
+_XCEPTION = "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
+# SHA-256 of published files, where it is known.
+_DIGESTS = {_XCEPTION: "e3fa32521ed48ced4af05adc950ab24963c4a00bd42e6825f8b180c65853163c"}
+
+
+class Published(NamedTuple):
+    """A file of ImageNet weights without head.
+
+    Attributes:
+        folder: Below `PUBLISHED`.
+        file: Its name.
+    """
+
+    folder: str
+    file: str
+
+
+def load_first_weights(
+    model: keras.Model, config: ModelConfig, class_names: tuple[str, ...], image_size: int
+) -> None:
+    """Gives a new model the weights that its recipe names.
+
+    Args:
+        model: As `build_model` makes it.
+        config: Its architecture; `weights` says what to load.
+        class_names: Classes of the examples.
+        image_size: Side of the images, in pixels; MobileNetV2 is published for several.
+
+    Raises:
+        ConfigError: The weights are of another architecture, or of other classes, or cannot be
+            fetched.
+        DataError: The file is absent or damaged.
+    """
+    if config.weights == NO_WEIGHTS:
+        return
+    if config.weights == IMAGENET:
+        _load_file(model, config, fetch_imagenet(published(config, image_size)))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        path = _local(config.weights, Path(scratch))
+        if path.name == MODEL_FILE:
+            path = path.parent
+        if path.is_dir():
+            _load_model(model, config, path, class_names)
+        else:
+            _load_file(model, config, path)
+
+
+def published(config: ModelConfig, image_size: int) -> Published:
+    """Where Keras publishes ImageNet weights of an architecture.
+
+    Raises:
+        ConfigError: There are none of this width.
+    """
+    if not isinstance(config, MobilenetV2Config):
+        return Published("xception", _XCEPTION)
+    if config.alpha not in _ALPHAS:
+        raise ConfigError(
+            f"model.alpha: expected one of {', '.join(map(str, _ALPHAS))} with ImageNet weights, "
+            f"received {config.alpha:g}"
+        )
+    # The nets differ in nothing but the images they were trained on.
+    size = image_size if image_size in _MOBILENET_SIZES else _MOBILENET_SIZES[-1]
+    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels"
+    return Published("mobilenet_v2", f"{name}_{config.alpha}_{size}_no_top.h5")
+
+
+def fetch_imagenet(weights: Published) -> Path:
+    """Fetches a published file, or finds it where Keras keeps such files.
+
+    Raises:
+        ConfigError: It cannot be fetched; says which file to put where.
+    """
+    url = f"{PUBLISHED}/{weights.folder}/{weights.file}"
+    # Where Keras keeps such files, so that one fetched by it or for it is found. It takes another
+    # folder where this one is absent or cannot be written.
+    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    with contextlib.suppress(OSError):
+        home.mkdir(parents=True, exist_ok=True)
+    try:
+        path = keras.utils.get_file(
+            weights.file,
+            url,
+            cache_dir=home,
+            cache_subdir="models",
+            file_hash=_DIGESTS.get(weights.file),
+        )
+    # Keras raises a bare Exception for whatever the network says.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"model.weights: {url} cannot be fetched ({reason}); put the file to "
+            f"{home / 'models' / weights.file}, or set model.weights to where it is"
+        ) from error
+    return Path(path)
+
+
+def _local(place: str, scratch: Path) -> Path:
+    """A file or a model folder on this machine, copied from Cloud Storage where it is there."""
+    if not place.startswith("gs://"):
+        return Path(place)
+    from components.common import storage
+
+    is_file = place.endswith(".h5")
+    folder, _, name = place.rstrip("/").rpartition("/")
+    wanted = {name: place} if is_file else {n: f"{place.rstrip('/')}/{n}" for n in _MODEL_FILES}
+    if name == MODEL_FILE:
+        wanted = {n: f"{folder}/{n}" for n in _MODEL_FILES}
+    for target, source in wanted.items():
+        try:
+            (scratch / target).write_bytes(storage.read(source))
+        except FileNotFoundError as error:
+            raise DataError(f"model.weights: {source}: there is no such object") from error
+    return scratch / name if is_file else scratch
+
+
+_MODEL_FILES = (MODEL_FILE, METADATA_FILE)
+
+
+def _load_model(
+    model: keras.Model, config: ModelConfig, folder: Path, class_names: tuple[str, ...]
+) -> None:
+    """Copies all weights of a model that `train_model` made."""
+    metadata = load_metadata(folder)
+    if metadata.architecture != config.name:
+        raise ConfigError(
+            f"model.weights: expected weights of {config.name}, received a model of "
+            f"{metadata.architecture} in {folder}"
+        )
+    if metadata.class_names != class_names:
+        raise ConfigError(
+            f"model.weights: expected a head for the classes {', '.join(class_names)} of the "
+            f"examples, received one for {', '.join(metadata.class_names)} in {folder}"
+        )
+    values = load_model(folder).get_weights()
+    expected, received = ([w.shape for w in weights] for weights in (model.get_weights(), values))
+    if expected != received:
+        raise ConfigError(
+            f"model.weights: {folder} is a {config.name} of other sizes: expected "
+            f"{model.count_params():,} weights, received {sum(map(np.size, values)):,}"
+        )
+    model.set_weights(values)
+
+
+def _load_file(model: keras.Model, config: ModelConfig, path: Path) -> None:
+    """Reads a file of weights of the whole net, or of all but its head."""
+    expected = _DIGESTS.get(path.name)
+    count = _count_values(path)
+    if expected and file_digest(path) != expected:
+        raise DataError(
+            f"model.weights: {path}: expected the published file with digest {expected[:12]}; it "
+            "is damaged or another one, so fetch it anew"
+        )
+    parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    fitting = [net for net in (*parts, model) if net.count_params() == count]
+    if not fitting:
+        raise ConfigError(
+            f"model.weights: {path}: expected {_expected(model, parts)} weights of {config.name}, "
+            f"received {count:,}{_other_head(model, count)}"
+        )
+    try:
+        fitting[0].load_weights(path)
+    except (ValueError, KeyError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"model.weights: {path}: expected weights of {config.name} ({reason})"
+        ) from error
+
+
+def _expected(model: keras.Model, parts: list[keras.Model]) -> str:
+    counts = [f"{net.count_params():,}" for net in parts] + [f"{model.count_params():,}"]
+    return " or, with the head, ".join(counts)
+
+
+def _other_head(model: keras.Model, count: int) -> str:
+    """What to add to a message when only the number of classes differs."""
+    features, classes = model.get_layer("softmax").kernel.shape
+    body = model.count_params() - (features + 1) * classes
+    others, rest = divmod(count - body, features + 1)
+    if rest or others < 1:
+        return ""
+    return f": its head has {others} classes, and the examples have {classes}"
+
+
+def _count_values(path: Path) -> int:
+    """Numbers in a file of weights, without those of an optimizer or a random generator.
+
+    Raises:
+        DataError: It is no such file.
+    """
+    total = 0
+
+    def count(name: str, entry: object) -> None:
+        nonlocal total
+        if isinstance(entry, h5py.Dataset) and not {"optimizer", "seed_generator"} & set(
+            name.split("/")
+        ):
+            total += entry.size
+
+    try:
+        with h5py.File(path) as file:
+            file.visititems(count)
+    except OSError as error:
+        raise DataError(
+            f"model.weights: {path}: expected a file of Keras weights or a model folder "
+            f"({' '.join(str(error).split())})"
+        ) from error
+    return total

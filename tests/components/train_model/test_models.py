@@ -1,0 +1,164 @@
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from components.common.config import build
+from components.train_model.architectures import ModelConfig
+from components.train_model.models import blocks, build_model
+from components.train_model.models.cost import multiplications
+from pipelines.recipe import load_recipe
+
+SMALL: dict[str, dict[str, Any]] = {
+    "dense": {"units": [4]},
+    "convnet": {"stages": [[[4, 3], [6, 1]], [[8, 3]]]},
+    "separable": {"stem_filters": 4, "stages": [[8], [8]]},
+    "inception": {"stem_filters": 4, "stages": [[[2, 2, 3, 2, 3, 4]]]},
+    "squeezenet_lab": {},
+    "squeezenet": {"stem_filters": 8, "stem_stride": 2, "stages": [[[4, 8]]]},
+    "mobilenet_v2": {"alpha": 0.35},
+}
+ANY_SIZE = sorted(set(SMALL) - {"dense"})
+
+
+def net(name, image_size=32, classes=3, **changes):
+    return build_model(
+        build(ModelConfig, {"name": name} | SMALL[name] | changes), image_size, classes
+    )
+
+
+def images(count=2, size=32):
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_takes_bytes_and_gives_probabilities(name):
+    model = net(name)
+    assert model.input.dtype == "uint8"
+    assert model.input_shape == (None, 32, 32, 3)
+    probabilities = model.predict_on_batch(images())
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), np.ones(2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ANY_SIZE)
+def test_same_weights_fit_any_size(name):
+    free = net(name, image_size=None)
+    fixed = net(name, image_size=48)
+    fixed.set_weights(free.get_weights())
+    shown = images(size=48)
+    np.testing.assert_allclose(
+        free.predict_on_batch(shown), fixed.predict_on_batch(shown), rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_head_is_named(name):
+    model = net(name, dropout=0.5)
+    assert [layer.name for layer in model.layers[-2:]] == list(blocks.HEAD)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_frozen_net_learns_with_its_head_only(name):
+    model = net(name)
+    blocks.freeze_all_but_head(model, frozen=True)
+    assert [weight.path for weight in model.trainable_weights] == ["softmax/kernel", "softmax/bias"]
+    blocks.freeze_all_but_head(model, frozen=False)
+    assert len(model.trainable_weights) > 2
+
+
+def test_lab_squeezenet_has_the_weights_of_the_lab():
+    assert net("squeezenet_lab", 192, 5).count_params() == 120_613
+
+
+def test_lab_squeezenet_normalises_behind_the_activation():
+    model = net("squeezenet_lab")
+    squeeze = model.get_layer("fire2_squeeze1x1")
+    assert squeeze.use_bias
+    assert squeeze.activation is keras.activations.relu
+    assert model.get_layer("fire2_squeeze1x1_bn").input is squeeze.output
+    assert model.get_layer("fire2_squeeze1x1_bn").momentum == 0.9
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parameters"),
+    [
+        # 192 * 192 * 3 * 500 + 500, 500 * 50 + 50, 50 * 5 + 5
+        ("dense", 55_296_500 + 25_050 + 255),
+        # 3x3 kernels 3-16-30-60-90-110-130, a 1x1 to 40, biases, and the head
+        ("convnet", 448 + 4_350 + 16_260 + 48_690 + 89_210 + 128_830 + 5_240 + 205),
+        ("squeezenet_lab", 120_613),
+        # As keras.io lists them without top, and 5 * (features + 1) for the head.
+        ("mobilenet_v2", 2_257_984 + 5 * 1281),
+        ("xception", 20_861_480 + 5 * 2049),
+    ],
+)
+def test_parameters_of_the_recipes(recipe, parameters):
+    config = load_recipe(recipe)
+    model = build_model(config.model, config.ingest.image_size, 5)
+    assert model.count_params() == parameters
+
+
+def test_separable_convolution_costs_what_the_theory_says():
+    inputs = layers.Input([10, 10, 8])
+    plain = keras.Model(inputs, layers.Conv2D(16, 3, padding="same", use_bias=False)(inputs))
+    separable = keras.Model(
+        inputs, layers.SeparableConv2D(16, 3, padding="same", use_bias=False)(inputs)
+    )
+    assert multiplications(plain) == 100 * 9 * 8 * 16
+    assert multiplications(separable) == 100 * (9 * 8 + 8 * 16)
+    assert plain.count_params() == 9 * 8 * 16
+    assert separable.count_params() == 9 * 8 + 8 * 16
+    # The ratio of the paper: 1 / filters + 1 / kernel ** 2.
+    ratio = multiplications(separable) / multiplications(plain)
+    np.testing.assert_allclose(ratio, 1 / 16 + 1 / 9)
+
+
+def test_separable_net_counts_stem_stack_and_head():
+    # 32 px, stem of stride 2 on 16 x 16; 8 filters there; 8 filters on 8 x 8; head.
+    expected = 256 * 27 * 4 + 256 * (9 * 4 + 4 * 8) + 64 * (9 * 8 + 8 * 8) + 8 * 3
+    assert multiplications(net("separable")) == expected
+
+
+def test_multiplications_look_into_a_backbone():
+    # MobileNetV2 is published with 300 million at 224 pixels and a head of 1000 classes.
+    model = build_model(build(ModelConfig, {"name": "mobilenet_v2"}), 224, 1000)
+    assert 295e6 < multiplications(model) < 305e6
+
+
+@pytest.mark.parametrize(
+    ("name", "black", "white"), [("squeezenet_lab", 0.0, 1.0), ("mobilenet_v2", -1.0, 1.0)]
+)
+def test_scaling_is_that_of_the_reference(name, black, white):
+    model = net(name)
+    inner = keras.Model(model.input, model.get_layer("scale").output)
+    for value, scaled in ((0, black), (255, white)):
+        np.testing.assert_allclose(
+            inner.predict_on_batch(np.full((1, 32, 32, 3), value, np.uint8)), scaled
+        )
+
+
+def test_inception_module_concatenates_four_branches():
+    model = net("inception")
+    assert model.get_layer("inception1a_concat").output.shape[-1] == 2 + 3 + 3 + 4
+
+
+def test_backbone_normalises_with_the_momentum_of_the_recipe():
+    backbone = net("mobilenet_v2", batch_norm_momentum=0.7).get_layer("mobilenet_v2")
+    momenta = {
+        layer.momentum for layer in backbone.layers if isinstance(layer, layers.BatchNormalization)
+    }
+    assert momenta == {0.7}
+
+
+def test_flip_averages_both_answers(tmp_path):
+    model = net("convnet")
+    both = blocks.average_over_flip(model)
+    shown = images(4)
+    expected = (model.predict_on_batch(shown) + model.predict_on_batch(shown[:, :, ::-1])) / 2
+    np.testing.assert_allclose(both.predict_on_batch(shown), expected, rtol=1e-5)
+    both.save(tmp_path / "both.keras")
+    loaded = keras.models.load_model(tmp_path / "both.keras", safe_mode=True)
+    np.testing.assert_allclose(loaded.predict_on_batch(shown), expected, rtol=1e-5)

@@ -1,0 +1,230 @@
+import functools
+import http.server
+import shutil
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+from components.common.config import build
+from components.common.errors import ConfigError, DataError
+from components.common.models import ModelMetadata, save_model
+from components.train_model import weights
+from components.train_model.architectures import ModelConfig
+from components.train_model.models import build_model
+from components.train_model.weights import Published, fetch_imagenet, load_first_weights, published
+
+MOBILENET = {"name": "mobilenet_v2", "alpha": 0.35}
+CONVNET = {"name": "convnet", "stages": [[[4, 3]]]}
+CLASS_NAMES = ("daisy", "roses", "tulips")
+
+
+def net(architecture, classes=3, seed=0):
+    keras.utils.set_random_seed(seed)
+    return build_model(build(ModelConfig, architecture), 32, classes)
+
+
+def load(model, architecture, place, class_names=CLASS_NAMES):
+    config = build(ModelConfig, architecture | {"weights": str(place)})
+    load_first_weights(model, config, class_names, 32)
+
+
+def same(one, other):
+    return all(
+        np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def backbone_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
+    net(MOBILENET, seed=1).get_layer("mobilenet_v2").save_weights(path)
+    return path
+
+
+def test_none_leaves_the_random_weights():
+    one, other = net(CONVNET), net(CONVNET)
+    load(one, CONVNET, "none")
+    assert same(one, other)
+
+
+def test_file_without_head_fills_the_backbone_only(backbone_file):
+    model, source, before = net(MOBILENET), net(MOBILENET, seed=1), net(MOBILENET)
+    load(model, MOBILENET, backbone_file)
+    assert same(model.get_layer("mobilenet_v2"), source.get_layer("mobilenet_v2"))
+    assert same(model.get_layer("softmax"), before.get_layer("softmax"))
+
+
+def test_legacy_file_of_keras_2(tmp_path):
+    path = tmp_path / "mobilenet_notop.h5"
+    source = net(MOBILENET, seed=1).get_layer("mobilenet_v2")
+    source.save_weights(tmp_path / "new.weights.h5")
+    write_legacy(source, path)
+    model = net(MOBILENET)
+    load(model, MOBILENET, path)
+    assert same(model.get_layer("mobilenet_v2"), source)
+
+
+def write_legacy(model, path):
+    """The layout of the published files: a group per layer, and the names as attributes."""
+    import h5py
+    from keras.src.legacy.saving import legacy_h5_format
+
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)
+
+
+def test_file_with_head(tmp_path):
+    source = net(CONVNET, seed=1)
+    source.save_weights(tmp_path / "whole.weights.h5")
+    model = net(CONVNET)
+    load(model, CONVNET, tmp_path / "whole.weights.h5")
+    assert same(model, source)
+
+
+def test_file_with_the_head_of_other_classes(tmp_path):
+    net(CONVNET, classes=4).save_weights(tmp_path / "four.weights.h5")
+    with pytest.raises(ConfigError, match="its head has 4 classes, and the examples have 3"):
+        load(net(CONVNET), CONVNET, tmp_path / "four.weights.h5")
+
+
+def test_file_of_another_architecture(backbone_file):
+    with pytest.raises(ConfigError, match=r"weights: .*expected 127 weights of convnet, received"):
+        load(net(CONVNET), CONVNET, backbone_file)
+
+
+def test_file_of_another_width(tmp_path, backbone_file):
+    wide = {"name": "mobilenet_v2", "alpha": 0.5}
+    with pytest.raises(ConfigError, match=r"expected [\d,]+ or, with the head, [\d,]+ weights"):
+        load(net(wide), wide, backbone_file)
+
+
+def test_optimizer_in_the_file_is_left_alone(tmp_path):
+    source = net(CONVNET, seed=1)
+    source.compile("adam", "categorical_crossentropy")
+    source.optimizer.build(source.trainable_variables)
+    source.save_weights(tmp_path / "trained.weights.h5")
+    model = net(CONVNET)
+    load(model, CONVNET, tmp_path / "trained.weights.h5")
+    assert same(model, source)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no weights at all"])
+def test_file_that_is_none(tmp_path, content):
+    path = tmp_path / "broken.weights.h5"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match="expected a file of Keras weights or a model folder"):
+        load(net(CONVNET), CONVNET, path)
+
+
+def test_published_name_with_other_content(tmp_path, backbone_file):
+    path = tmp_path / "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    shutil.copy(backbone_file, path)
+    with pytest.raises(DataError, match="expected the published file with digest e3fa32521ed4"):
+        load(net(MOBILENET), MOBILENET, path)
+
+
+@pytest.fixture
+def model_folder_of_ours(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_model(
+        net(CONVNET, seed=1),
+        ModelMetadata(CLASS_NAMES, 32, "fingerprint", "convnet", 127),
+        folder,
+    )
+    return folder
+
+
+@pytest.mark.parametrize("file", ["", "model.keras"])
+def test_model_of_ours(model_folder_of_ours, file):
+    model = net(CONVNET)
+    load(model, CONVNET, model_folder_of_ours / file)
+    assert same(model, net(CONVNET, seed=1))
+
+
+def test_model_of_ours_for_other_classes(model_folder_of_ours):
+    with pytest.raises(ConfigError, match=r"daisy, roses, lilies of the examples"):
+        load(net(CONVNET), CONVNET, model_folder_of_ours, ("daisy", "roses", "lilies"))
+
+
+def test_model_of_ours_of_another_architecture(model_folder_of_ours):
+    with pytest.raises(ConfigError, match="expected weights of mobilenet_v2, received a model of"):
+        load(net(MOBILENET), MOBILENET, model_folder_of_ours)
+
+
+def test_model_of_ours_of_other_sizes(model_folder_of_ours):
+    wider = {"name": "convnet", "stages": [[[6, 3]]]}
+    with pytest.raises(ConfigError, match="is a convnet of other sizes"):
+        load(net(wider), wider, model_folder_of_ours)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "file"),
+    [
+        ({"name": "mobilenet_v2"}, 192, "kernels_1.0_192_no_top.h5"),
+        ({"name": "mobilenet_v2", "alpha": 0.35}, 331, "kernels_0.35_224_no_top.h5"),
+        ({"name": "xception"}, 331, "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+    ],
+)
+def test_published_files(architecture, size, file):
+    assert published(build(ModelConfig, architecture), size).file.endswith(file)
+
+
+def test_width_that_is_not_published():
+    with pytest.raises(ConfigError, match=r"alpha: expected one of 0.35, .* received 0.4"):
+        published(build(ModelConfig, {"name": "mobilenet_v2", "alpha": 0.4}), 192)
+
+
+@pytest.fixture
+def keras_home(tmp_path, monkeypatch):
+    home = tmp_path / "keras"
+    monkeypatch.setenv("KERAS_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def published_files(tmp_path, monkeypatch):
+    """Serves a folder as the place where Keras publishes weights."""
+    folder = tmp_path / "published" / "mobilenet_v2"
+    folder.mkdir(parents=True)
+    handler = functools.partial(QuietHandler, directory=str(folder.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setattr(weights, "PUBLISHED", f"http://127.0.0.1:{server.server_port}")
+        yield folder
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        """Says nothing."""
+
+
+def test_imagenet_weights_are_fetched_once(backbone_file, published_files, keras_home, monkeypatch):
+    model, source = net(MOBILENET), net(MOBILENET, seed=1)
+    name = published(build(ModelConfig, MOBILENET), 32).file
+    write_legacy(source.get_layer("mobilenet_v2"), published_files / name)
+    load(model, MOBILENET, "imagenet")
+    assert same(model.get_layer("mobilenet_v2"), source.get_layer("mobilenet_v2"))
+    (published_files / name).unlink()
+    load(net(MOBILENET), MOBILENET, "imagenet")
+    assert (keras_home / "models" / name).is_file()
+
+
+def test_file_that_cannot_be_fetched_says_where_to_put_it(published_files, keras_home):
+    with pytest.raises(ConfigError) as raised:
+        fetch_imagenet(Published("mobilenet_v2", "absent.h5"))
+    assert "mobilenet_v2/absent.h5 cannot be fetched" in str(raised.value)
+    assert f"put the file to {keras_home}/models/absent.h5" in str(raised.value)
+
+
+def test_fetched_file_with_another_digest(published_files, keras_home, monkeypatch):
+    (published_files / "file.h5").write_bytes(b"damaged")
+    monkeypatch.setitem(weights._DIGESTS, "file.h5", "0" * 64)
+    with pytest.raises(ConfigError, match="cannot be fetched"):
+        fetch_imagenet(Published("mobilenet_v2", "file.h5"))
