@@ -36,9 +36,9 @@ format: $(VENV)/dev.installed ## Format the code
 	$(BIN)/ruff check --fix
 
 lock: ## Pin every dependency anew, with hashes; needs uv
-	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local -o $(LOCKS)/local.txt
-	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra dev \
-		-c $(LOCKS)/local.txt -o $(LOCKS)/dev.txt
+	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra dev -o $(LOCKS)/dev.txt
+	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local \
+		-c $(LOCKS)/dev.txt -o $(LOCKS)/local.txt
 	$(UV_COMPILE) $(LOCKS)/cpu.in -o $(LOCKS)/cpu.txt
 	$(UV_COMPILE) --no-deps $(LOCKS)/kfp.in -o $(LOCKS)/kfp.txt
 

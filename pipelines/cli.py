@@ -19,9 +19,26 @@ STEPS = {
     "gate": "components.gate_model",
     "export": "components.export_model",
 }
+# Groups of commands by name: the module that has a group of that name.
+GROUPS = {"data": "pipelines.commands.data"}
 
 
-@click.group()
+class _Flowers(click.Group):
+    """The commands; groups of `pipelines.commands` are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return sorted([*super().list_commands(ctx), *GROUPS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name."""
+        if cmd_name not in GROUPS:
+            return super().get_command(ctx, cmd_name)
+        group: click.Command = getattr(import_module(GROUPS[cmd_name]), cmd_name)
+        return group
+
+
+@click.group(cls=_Flowers)
 @click.version_option(__version__)
 def flowers() -> None:
     """From labelled photos to a gated image classifier, on one pipeline."""
@@ -53,12 +70,15 @@ def run(recipe: str | None, assignments: tuple[str, ...], output: Path, **argume
     Exit code 0: the gate is open and the model is exported. 1: a fault of ours. 2: your mistake.
     3: the gate is closed. 130: interrupted.
     """
+    from pipelines.history import check_earlier_splits
     from pipelines.recipe import load_recipe
     from pipelines.targets.local import run_local
 
     photos = take_config(PhotosConfig, arguments)
     name = _recipe_name(recipe, photos.images)
-    return run_local(photos, load_recipe(name, assignments), name, output)
+    loaded = load_recipe(name, assignments)
+    check_earlier_splits(photos, loaded.ingest, output)
+    return run_local(photos, loaded, name, output)
 
 
 @flowers.command("compile")

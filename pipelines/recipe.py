@@ -63,7 +63,7 @@ def pipeline_parameters(photos: PhotosConfig, recipe: Recipe) -> dict[str, Any]:
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    """A dataclass as JSON would give it: tuples become lists."""
+    """A dataclass as KFP takes it: tuples become lists, and what is None is left to its default."""
     plain = _lists(dataclasses.asdict(config))
     assert isinstance(plain, dict)
     return plain
@@ -71,7 +71,7 @@ def _plain(config: Any) -> dict[str, Any]:
 
 def _lists(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items()}
+        return {key: _lists(item) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):
         return [_lists(item) for item in value]
     return value

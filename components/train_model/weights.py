@@ -10,6 +10,7 @@ import h5py
 import keras
 import numpy as np
 
+from components.common import storage
 from components.common.errors import ConfigError, DataError
 from components.common.files import file_digest
 from components.common.models import METADATA_FILE, MODEL_FILE, load_metadata, load_model
@@ -122,10 +123,8 @@ def fetch_imagenet(weights: Published) -> Path:
 
 def _local(place: str, scratch: Path) -> Path:
     """A file or a model folder on this machine, copied from Cloud Storage where it is there."""
-    if not place.startswith("gs://"):
+    if not storage.is_remote(place):
         return Path(place)
-    from components.common import storage
-
     is_file = place.endswith(".h5")
     folder, _, name = place.rstrip("/").rpartition("/")
     wanted = {name: place} if is_file else {n: f"{place.rstrip('/')}/{n}" for n in _MODEL_FILES}

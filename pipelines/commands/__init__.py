@@ -1,0 +1,1 @@
+"""Groups of `flowers` commands, each imported when it is called."""
