@@ -231,7 +231,10 @@ def multiply(photos: Path, folder: Path, count: int) -> None:
     """Writes `count` photos: those of a folder over and over, each copy with another pixel."""
     sources = files_below(photos)
     with get_context("spawn").Pool(CORES) as pool:
-        jobs = ((path, folder, number) for number, path in zip(range(count), _cycle(sources), strict=False))
+        jobs = (
+            (path, folder, number)
+            for number, path in zip(range(count), _cycle(sources), strict=False)
+        )
         for _ in pool.imap_unordered(_write_copy, jobs, chunksize=64):
             pass
 

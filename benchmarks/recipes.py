@@ -1,0 +1,366 @@
+"""Measures recipes: accuracy over seeds, time, and throughput against bare Keras and the lab's way.
+
+    python -m benchmarks.recipes accuracy --photos DIR --recipe squeezenet
+    python -m benchmarks.recipes throughput --photos DIR --recipe squeezenet
+    python -m benchmarks.recipes input --photos DIR
+    python -m benchmarks.recipes epoch --photos DIR --recipe squeezenet_lab
+
+DIR is a folder of class folders; --manifest and --group-column keep groups in one split. Figures to
+compare are taken side by side in one run. Nothing here passes or fails: machines differ.
+"""
+
+import dataclasses
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from components.common.step import import_tensorflow_quietly
+from components.ingest_examples.config import PhotosConfig
+from pipelines.recipe import Recipe, load_recipe
+
+_BATCH = 64
+
+
+@click.group()
+def main() -> None:
+    """Measures recipes."""
+
+
+def _photos_options(command: Any) -> Any:
+    for option in (
+        click.option("--set", "assignments", multiple=True, help="As for flowers run."),
+        click.option("--group-column", default="", help="Column that names the groups."),
+        click.option("--manifest", default="", help="Goes with --group-column."),
+        click.option("--photos", required=True, help="A folder of class folders."),
+    ):
+        command = option(command)
+    return command
+
+
+def _recipe_option(command: Any) -> Any:
+    return click.option("--recipe", required=True, help="As for flowers run.")(command)
+
+
+def _show(name: str, value: str) -> None:
+    print(f"{name:<44} {value}", flush=True)
+
+
+def _show_machine() -> None:
+    python = sys.version.split()[0]
+    _show("machine", f"{os.cpu_count()} cores, {platform.machine()}, Python {python}")
+    _show("command", " ".join(["python -m benchmarks.recipes", *sys.argv[1:]]))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the progress of a step out of the figures; it goes to standard error."""
+    stdout, sys.stdout = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout = stdout
+
+
+def _prepare(
+    folder: Path, recipe: Recipe, photos: str, manifest: str, group_column: str
+) -> tuple[Path, Path]:
+    """Ingests and augments as the pipeline does; returns both data sets."""
+    from components.augment_examples.augment import augment
+    from components.ingest_examples.ingest import ingest
+
+    examples, augmented = folder / "examples", folder / "augmented"
+    with _quiet():
+        source = PhotosConfig(str(Path(photos).resolve()), manifest, group_column)
+        ingest(source, recipe.ingest, examples, folder / "ingest.html")
+        augment(examples, recipe.augment, augmented, folder / "augment.html")
+    return examples, augmented
+
+
+@main.command()
+@_recipe_option
+@_photos_options
+@click.option("--seeds", default=3, show_default=True, help="Trainings, each from another seed.")
+def accuracy(
+    recipe: str,
+    photos: str,
+    manifest: str,
+    group_column: str,
+    assignments: tuple[str, ...],
+    seeds: int,
+) -> None:
+    """Test accuracy and training time of a recipe: the mean of several seeds, and the spread."""
+    import_tensorflow_quietly()
+    from components.common.dataset import load_dataset
+    from components.evaluate_model.evaluate import evaluate
+    from components.train_model.train import train
+
+    loaded = load_recipe(recipe, assignments)
+    _show_machine()
+    accuracies, times = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        examples, augmented = _prepare(folder, loaded, photos, manifest, group_column)
+        counts = load_dataset(examples).counts
+        _show("examples", ", ".join(f"{count} {name}" for name, count in counts.items()))
+        for seed in range(seeds):
+            run = folder / str(seed)
+            run.mkdir()
+            config = dataclasses.replace(loaded.train, seed=seed)
+            with _quiet():
+                result = train(
+                    examples,
+                    augmented,
+                    loaded.model,
+                    config,
+                    run / "model",
+                    run / "metrics.json",
+                    run / "report.html",
+                )
+                scored = evaluate(
+                    examples, run / "model", run / "evaluation.json", run / "evaluation.html"
+                )
+            seconds = sum(epoch.seconds for epoch in result.history)
+            accuracies.append(scored.accuracy)
+            times.append(seconds)
+            _show(
+                f"seed {seed}",
+                f"{scored.accuracy:.2%} ({scored.correct} of {scored.examples}), kept epoch "
+                f"{result.kept.epoch} of {len(result.history)}, {seconds:.0f} s of training, "
+                f"{result.parameters:,} weights, {result.precision}",
+            )
+    _show(
+        "test accuracy",
+        f"mean {statistics.mean(accuracies):.2%}, from {min(accuracies):.2%} to "
+        f"{max(accuracies):.2%}",
+    )
+    _show("training", f"mean {statistics.mean(times):.0f} s, at most {max(times):.0f} s")
+
+
+@main.command()
+@_recipe_option
+@_photos_options
+@click.option("--epochs", default=4, show_default=True, help="Epochs of each way and round.")
+@click.option("--rounds", default=3, show_default=True, help="Each way is timed so many times.")
+def throughput(
+    recipe: str,
+    photos: str,
+    manifest: str,
+    group_column: str,
+    assignments: tuple[str, ...],
+    epochs: int,
+    rounds: int,
+) -> None:
+    """Our training against bare `keras.Model.fit` of the same net on images decoded in memory."""
+    import_tensorflow_quietly()
+    from components.common.dataset import load_dataset
+
+    loaded = load_recipe(recipe, (*assignments, f"train.epochs={epochs}"))
+    _show_machine()
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = _prepare(Path(scratch), loaded, photos, manifest, group_column)
+        examples, augmented = (load_dataset(path) for path in paths)
+        ours, bare = [], []
+        for number in range(rounds):
+            ours.append(_our_speed(paths, loaded, Path(scratch, str(number))))
+            bare.append(_bare_speed(examples, augmented, loaded))
+            _show(f"round {number + 1}", f"{ours[-1]:.0f} and {bare[-1]:.0f} images/s")
+    _show("train_model, median", f"{statistics.median(ours):.0f} images/s")
+    _show("bare keras.Model.fit, median", f"{statistics.median(bare):.0f} images/s")
+    _show("ratio", f"{statistics.median(ours) / statistics.median(bare):.2f}")
+
+
+def _our_speed(paths: tuple[Path, Path], recipe: Recipe, folder: Path) -> float:
+    from components.train_model.train import train
+
+    folder.mkdir()
+    outputs = (folder / name for name in ("model", "metrics.json", "report.html"))
+    with _quiet():
+        result = train(*paths, recipe.model, recipe.train, *outputs)
+    # The first epoch makes the graph and decodes.
+    return statistics.median(epoch.images_per_second for epoch in result.history[1:])
+
+
+def _bare_speed(examples: Any, augmented: Any, recipe: Recipe) -> float:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from components.train_model.input_pipeline import read_examples, train_size
+    from components.train_model.models import build_model
+    from components.train_model.optimizers import make_optimizer
+
+    size, batch = train_size(examples, recipe.train), recipe.train.global_batch_size
+    pairs = list(read_examples(augmented, "train"))
+    images = tf.image.resize(np.stack([image for image, _ in pairs]), [size, size])
+    images = tf.cast(images, tf.uint8).numpy()
+    targets = np.eye(len(examples.class_names), dtype=np.float32)[[int(x) for _, x in pairs]]
+    model = build_model(recipe.model, size, len(examples.class_names))
+    model.compile(
+        make_optimizer(recipe.train.optimizer, recipe.train.schedule.peak / 10),
+        "categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    steps = len(images) // batch
+    times: list[float] = []
+
+    class Clock(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            times.append(time.perf_counter())
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            times[-1] = time.perf_counter() - times[-1]
+
+    data = tf.data.Dataset.from_tensor_slices((images, targets)).shuffle(len(images)).repeat()
+    data = data.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    model.fit(
+        data,
+        steps_per_epoch=steps,
+        epochs=recipe.train.epochs,
+        callbacks=[Clock()],
+        verbose=0,
+    )
+    return statistics.median(steps * batch / seconds for seconds in times[1:])
+
+
+@main.command("input")
+@_photos_options
+@click.option("--image-size", default=192, show_default=True, help="Side of the stored images.")
+@click.option("--rounds", default=3, show_default=True, help="Each way is timed so many times.")
+def input_(
+    photos: str,
+    manifest: str,
+    group_column: str,
+    assignments: tuple[str, ...],
+    image_size: int,
+    rounds: int,
+) -> None:
+    """Our input pipeline against the lab's on the same shards, flip and saturation in both."""
+    import_tensorflow_quietly()
+    from components.common.dataset import load_dataset
+
+    flip_and_saturation = (
+        "{flip: true, saturation: [0, 2], brightness: 0, contrast: 0, crop_area: 1}"
+    )
+    changes = (f"ingest.image_size={image_size}", f"train.policy={flip_and_saturation}")
+    loaded = load_recipe("squeezenet", (*changes, "train.crop_size=0", *assignments))
+    _show_machine()
+    with tempfile.TemporaryDirectory() as scratch:
+        _, augmented = _prepare(Path(scratch), loaded, photos, manifest, group_column)
+        dataset = load_dataset(augmented)
+        ways: dict[str, Callable[[], Any]] = {
+            "ours: cached uint8, augmented uint8": lambda: _our_batches(dataset, loaded),
+            "the lab's: decode, float, every epoch": lambda: _lab_batches(dataset),
+            "decoding alone": lambda: _decoded_batches(dataset),
+        }
+        speeds = {
+            name: [_read(way(), dataset) for _ in range(rounds)] for name, way in ways.items()
+        }
+    medians = {name: statistics.median(found) for name, found in speeds.items()}
+    for name, speed in medians.items():
+        _show(name, f"{speed:,.0f} images/s")
+    ours, labs, _ = medians.values()
+    _show("ratio", f"{ours / labs:.2f}")
+
+
+def _read(batches: Any, dataset: Any) -> float:
+    """Images per second over two epochs, after one that fills the cache."""
+    steps = dataset.counts["train"] // _BATCH
+    iterator = iter(batches)
+    for _ in range(steps):
+        next(iterator)
+    began = time.perf_counter()
+    for _ in range(2 * steps):
+        next(iterator)
+    return 2 * steps * _BATCH / (time.perf_counter() - began)
+
+
+def _our_batches(dataset: Any, recipe: Recipe) -> Any:
+    from components.train_model.input_pipeline import train_batches
+
+    return train_batches(dataset, dataclasses.replace(recipe.train, global_batch_size=_BATCH))
+
+
+def _lab_batches(dataset: Any) -> Any:
+    """The notebook's pipeline: read, decode and scale in every epoch, then flip and saturate."""
+    import tensorflow as tf
+
+    def parse(record: Any) -> Any:
+        features = {
+            "image": tf.io.FixedLenFeature([], tf.string),
+            "class": tf.io.FixedLenFeature([], tf.int64),
+        }
+        example = tf.io.parse_single_example(record, features)
+        image = tf.cast(tf.image.decode_jpeg(example["image"], channels=3), tf.float32) / 255.0
+        image = tf.reshape(image, [dataset.image_size, dataset.image_size, 3])
+        return image, tf.one_hot(example["class"], len(dataset.class_names))
+
+    def augment(image: Any, target: Any) -> Any:
+        image = tf.image.random_flip_left_right(image)
+        return tf.image.random_saturation(image, 0, 2), target
+
+    options = tf.data.Options()
+    options.deterministic = False
+    paths = [str(path) for path in dataset.shards("train")]
+    records = tf.data.TFRecordDataset(paths, num_parallel_reads=16).with_options(options)
+    examples = records.map(parse, num_parallel_calls=16).map(augment, num_parallel_calls=16)
+    return examples.repeat().shuffle(2048).batch(_BATCH).prefetch(tf.data.AUTOTUNE)
+
+
+def _decoded_batches(dataset: Any) -> Any:
+    import tensorflow as tf
+
+    from components.common.examples import parse_example
+
+    paths = [str(path) for path in dataset.shards("train")]
+    examples = tf.data.TFRecordDataset(paths).map(
+        lambda record: parse_example(record, dataset.image_size),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return examples.repeat().batch(_BATCH).prefetch(tf.data.AUTOTUNE)
+
+
+@main.command()
+@_recipe_option
+@_photos_options
+@click.option("--epochs", default=2, show_default=True, help="Epochs to measure.")
+def epoch(
+    recipe: str,
+    photos: str,
+    manifest: str,
+    group_column: str,
+    assignments: tuple[str, ...],
+    epochs: int,
+) -> None:
+    """What an epoch of a recipe takes, and from that its whole training."""
+    import_tensorflow_quietly()
+    from components.train_model.train import train
+
+    whole = load_recipe(recipe, assignments)
+    _show_machine()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        paths = _prepare(folder, whole, photos, manifest, group_column)
+        config = dataclasses.replace(whole.train, epochs=epochs)
+        outputs = (folder / name for name in ("model", "metrics.json", "report.html"))
+        with _quiet():
+            result = train(*paths, whole.model, config, *outputs)
+    seconds = [one.seconds for one in result.history]
+    speed = statistics.median(one.images_per_second for one in result.history)
+    total = whole.train.total_epochs
+    _show("epochs measured", ", ".join(f"{one:.1f} s" for one in seconds))
+    _show("throughput", f"{speed:.1f} images/s, {result.precision}")
+    _show(f"all {total} epochs, extrapolated", f"{total * statistics.median(seconds):.0f} s")
+
+
+if __name__ == "__main__":
+    main()
