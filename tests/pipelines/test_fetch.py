@@ -45,7 +45,7 @@ class Site:
         self.asked: list[str | None] = []
 
     def archive(self, **changes: Any) -> Archive:
-        known = {
+        known: dict[str, Any] = {
             "url": self.url,
             "sha256": hashlib.sha256(self.content).hexdigest(),
             "size": len(self.content),
@@ -58,7 +58,7 @@ class Site:
 @contextlib.contextmanager
 def serve(site: Site) -> Iterator[Site]:
     class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, *args: Any) -> None:
             """Says nothing."""
 
         def do_GET(self) -> None:
