@@ -10,7 +10,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types unit format lock image clean
+.PHONY: help run test lint types unit damage format lock image clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,10 @@ types: $(VENV)/dev.installed ## Check types
 
 unit: $(VENV)/dev.installed ## Run the tests
 	$(BIN)/pytest --numprocesses=auto --dist=loadfile
+
+damage: $(VENV)/dev.installed ## Ingest 2,400 damaged photos and 600 damaged shards
+	$(BIN)/pytest tests/components/ingest_examples/test_damage.py --damaged-inputs=2400 \
+		--override-ini=timeout=900
 
 format: $(VENV)/dev.installed ## Format the code
 	$(BIN)/ruff format

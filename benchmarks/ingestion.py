@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import simplejpeg
 from PIL import Image
 
@@ -183,7 +182,7 @@ def ours(photos: Path, size: int) -> tuple[float, float]:
         finally:
             taken.append(time.perf_counter() - began)
 
-    module._prepare = timed
+    module._prepare = timed  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder, quiet():
         began = time.perf_counter()
         output = Path(folder)
@@ -315,10 +314,8 @@ def scale(photos: Path, image_size: int, small: int, large: int, scratch: Path |
                 multiply(photos, copies, count)
             figures[count] = _ingest_in_process(copies, image_size)
             seconds, memory = figures[count]
-            show(
-                f"{count:,} photos",
-                f"{seconds:.1f} s, {1e3 * seconds / count:.3f} ms each, peak {memory / 2**20:.0f} MiB",
-            )
+            each = f"{seconds:.1f} s, {1e3 * seconds / count:.3f} ms each"
+            show(f"{count:,} photos", f"{each}, peak {memory / 2**20:.0f} MiB")
         (fast, little), (slow, much) = figures[small], figures[large]
         show("time per image, large / small", f"{slow / large / (fast / small):.3f}")
         show("more memory", f"{(much - little) / 2**20:.0f} MiB")
@@ -335,6 +332,164 @@ def _ingest_in_process(photos: Path, size: int) -> tuple[float, int]:
                 code = process.wait()
             assert code == 0, f"ingestion ended with {code}"
         return time.perf_counter() - began, memory.peak
+
+
+@main.command()
+@PHOTOS
+@SIZE
+@ROUNDS
+def reading(photos: Path, image_size: int, rounds: int) -> None:
+    """Shards parsed and decoded as the trainer does it, against bare decoding."""
+    import tensorflow as tf
+
+    from components.common import image_ops
+    from components.common.dataset import load_dataset
+    from components.common.examples import parse_features
+    from components.common.tfrecords import read_shard
+    from components.train_model.input_pipeline import read_examples
+
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder)
+        _ingest_into(photos, output, image_size)
+        dataset = load_dataset(output / "examples")
+        jpegs = [
+            parse_features(tf.constant(payload))[0].numpy()
+            for shard in dataset.shards("train")
+            for payload in read_shard(shard)
+        ]
+        decoded = tf.data.Dataset.from_tensor_slices(jpegs).map(
+            image_ops.decode_jpeg, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        times = median_times(
+            rounds,
+            {
+                "warm up": lambda: _drain(decoded),
+                "bare": lambda: _drain(decoded),
+                "shards": lambda: _drain(read_examples(dataset, "train")),
+            },
+        )
+    count = len(jpegs)
+    show("images, cores", f"{count:,} of {image_size} px, {CORES}")
+    show("bare decoding from memory, tf.data", rate(count, times["bare"]))
+    show("shards: read, parsed, decoded, cached", rate(count, times["shards"]))
+    show("shards / bare decoding", f"{times['bare'] / times['shards']:.2f}")
+
+
+def _drain(data: Any) -> float:
+    began = time.perf_counter()
+    for _ in data.batch(128):
+        pass
+    return time.perf_counter() - began
+
+
+def _ingest_into(photos: Path, output: Path, image_size: int) -> None:
+    from components.ingest_examples.ingest import ingest
+
+    config = IngestConfig(image_size=image_size, max_reject_fraction=1.0)
+    with quiet():
+        ingest(PhotosConfig(str(photos)), config, output / "examples", output / "report.html")
+
+
+@main.command()
+@PHOTOS
+@SIZE
+@ROUNDS
+@click.option("--copies", default=2, show_default=True)
+def augmentation(photos: Path, image_size: int, rounds: int, copies: int) -> None:
+    """Augmented copies per second, of all cores and of one thread."""
+    from components.augment_examples.augment import augment
+    from components.augment_examples.config import AugmentConfig
+
+    config = AugmentConfig(copies=copies)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        _ingest_into(photos, root, image_size)
+        numbers = iter(range(1_000))
+
+        def run(workers: int) -> float:
+            place = root / f"augmented-{next(numbers)}"
+            began = time.perf_counter()
+            with quiet():
+                dataset = augment(
+                    root / "examples", config, place, place.with_suffix(".html"), workers
+                )
+            made.append(dataset.counts["train"] * copies // (1 + copies))
+            return time.perf_counter() - began
+
+        made: list[int] = []
+        run(0)
+        times = median_times(rounds, {"all": lambda: run(0), "one": lambda: run(1)})
+    show("copies, cores", f"{made[0]:,} of {image_size} px, {CORES}")
+    show("augment, all cores", rate(made[0], times["all"]))
+    show("augment, one image at a time", rate(made[0], times["one"]))
+    show("all cores / one at a time", f"{times['one'] / times['all']:.2f}")
+
+
+def _saved(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer)
+
+
+def _cropped(image: Image.Image, part: float) -> Image.Image:
+    x, y = round(image.width * part), round(image.height * part)
+    return image.crop((x, y, image.width - x, image.height - y))
+
+
+def _marked(image: Image.Image) -> Image.Image:
+    marked = image.copy()
+    marked.paste((255, 255, 255), (0, 0, image.width // 10, image.height // 10))
+    return marked
+
+
+EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "saved again, quality 50": lambda image: _saved(image, 50),
+    "half the size": lambda image: image.resize((image.width // 2, image.height // 2)),
+    "brighter by 20 %": lambda image: image.point(lambda value: min(255, value * 1.2)),
+    "cropped by 2 %": lambda image: _cropped(image, 0.02),
+    "cropped by 5 %": lambda image: _cropped(image, 0.05),
+    "a watermark of 10 x 10 %": _marked,
+    "mirrored": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+}
+
+
+@main.command("near-duplicates")
+@PHOTOS
+def near_duplicates(photos: Path) -> None:
+    """How many edited copies of the photos are recognised.
+
+    A copy is recognised when its perceptual hash is at most 8 of 64 bits from the original's.
+    """
+    images = [Image.open(path).convert("RGB") for path in files_below(photos)[::3]]
+    hashes = [perceptual_hash(image) for image in images]
+    for name, edit in EDITS.items():
+        found = sum(
+            (perceptual_hash(edit(image).convert("RGB")) ^ own).bit_count() <= NEAR_DUPLICATE_BITS
+            for image, own in zip(images, hashes, strict=True)
+        )
+        show(f"recall: {name}", f"{found / len(images):.1%} of {len(images):,}")
+    with tempfile.TemporaryDirectory() as folder:
+        _show_known(photos, Path(folder))
+
+
+def _show_known(photos: Path, output: Path) -> None:
+    """What ingestion finds in the photos themselves."""
+    from components.ingest_examples.ingest import ingest
+
+    config = IngestConfig(max_reject_fraction=1.0)
+    with quiet():
+        result = ingest(
+            PhotosConfig(str(photos)), config, output / "examples", output / "report.html"
+        )
+    digests: dict[bytes, int] = {}
+    for path in files_below(photos):
+        content = path.read_bytes()
+        digests[content] = digests.get(content, 0) + 1
+    copies = sum(number - 1 for number in digests.values())
+    rejected = result.rejected
+    pairs = rejected["exact duplicate"] + rejected["the same photo under two labels"] // 2
+    show("exact pairs found / there are", f"{pairs} / {copies}")
+    show("groups that look alike", f"{len(result.near_duplicates)}")
 
 
 if __name__ == "__main__":

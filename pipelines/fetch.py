@@ -107,9 +107,7 @@ def _length(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def _continue(
-    archive: Archive, partial: Path, timeout: float, shown: Progress
-) -> Exception | None:
+def _continue(archive: Archive, partial: Path, timeout: float, shown: Progress) -> Exception | None:
     """Asks for what is still missing and appends what comes; the error that ended it, if any."""
     import requests
 
@@ -131,7 +129,7 @@ def _continue(
                     if have > archive.size:
                         break
     except (requests.RequestException, OSError) as error:
-        return _Short(error)
+        return _NetworkError(error)
     return None
 
 
@@ -145,7 +143,7 @@ def _check_answer(answer: Any) -> None:
     answer.raise_for_status()
 
 
-class _Short(Exception):
+class _NetworkError(Exception):
     """An error of the network in a few words."""
 
     def __init__(self, error: Exception) -> None:
@@ -185,5 +183,3 @@ def _below_top(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         _, _, inner = member.name.removeprefix("./").partition("/")
         if inner:
             yield member.replace(name=inner, deep=False)
-
-

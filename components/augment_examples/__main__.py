@@ -24,8 +24,8 @@ from components.common.step import import_tensorflow_quietly, run_step
 def command(examples: Path, output: Path, workers: int, **arguments: Any) -> None:
     """Augmented copies of the train split, and of no other.
 
-    Makes OUTPUT/augmented, a data set of the train split and its copies, and OUTPUT/report.html with
-    pictures before and after.
+    Makes OUTPUT/augmented, a data set of the train split and its copies, and OUTPUT/report.html
+    with pictures before and after.
     """
     with run_step("augment-examples"):
         config = take_config(AugmentConfig, arguments)

@@ -107,7 +107,9 @@ def _versions(
             # TensorFlow would make a page of it.
             damage.append(error)
 
-    records = tf.data.Dataset.from_generator(payloads, output_signature=tf.TensorSpec([], tf.string))
+    records = tf.data.Dataset.from_generator(
+        payloads, output_signature=tf.TensorSpec([], tf.string)
+    )
     made = records.map(
         lambda serialized: (serialized, _copies_of(serialized, source.image_size, config)),
         num_parallel_calls=workers or tf.data.AUTOTUNE,

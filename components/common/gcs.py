@@ -174,9 +174,7 @@ def delete_blob(place: str) -> None:
     bucket, name = split_place(place)
     with _one_line(place):
         try:
-            _client().bucket(bucket).delete_blob(
-                name, retry=_retry(), timeout=_timeout()
-            )
+            _client().bucket(bucket).delete_blob(name, retry=_retry(), timeout=_timeout())
         except _google().NotFound:
             return
 
@@ -185,9 +183,7 @@ class _BodyError(Exception):
     """A body that is not what the service holds."""
 
 
-def _check_whole(
-    place: str, content: bytes, crc32c: str, span: tuple[int, int] | None
-) -> None:
+def _check_whole(place: str, content: bytes, crc32c: str, span: tuple[int, int] | None) -> None:
     if span and len(content) != span[1]:
         raise _BodyError(f"{place}: {len(content)} bytes came in place of {span[1]}")
     if crc32c and not span and checksum(content) != crc32c:

@@ -1,10 +1,10 @@
 """Photos in, TFRecord shards of three splits out, and a ledger in which no photo is missing.
 
-    listing ─ prepare_part × n ─ ledger ─ plan ─ write_shard × m ─ dataset.json
+    listing → prepare_part, many times → ledger → plan → write_shard, many times → dataset.json
 
-The two stages in the middle of each half are pure functions of their tasks (`work.py`) and run where
-the runner runs them; listing and plan are made here. Prepared images wait on disk between the two,
-so memory holds a hundred bytes per photo and no pixels.
+The two functions depend on their tasks alone (`work.py`) and run where the runner runs them;
+listing, ledger and plan are made here. Prepared images wait on disk between the two, so memory
+holds some hundred bytes per photo and no pixels.
 """
 
 import dataclasses
@@ -73,9 +73,7 @@ def ingest(
         result = _ingest(source, groups, photos, config, place, runner)
         write_report(result, photos.images, staged_report)
         save_dataset(result.dataset, staged_examples)
-    result = dataclasses.replace(
-        result, dataset=dataclasses.replace(result.dataset, path=examples)
-    )
+    result = dataclasses.replace(result, dataset=dataclasses.replace(result.dataset, path=examples))
     _say_result(result)
     return result
 
@@ -200,9 +198,9 @@ def _prepare(
     return ledger
 
 
-def _images(ledger: Ledger, indices: list[int], labels: dict[str, int], place: _Place) -> tuple[
-    Image, ...
-]:
+def _images(
+    ledger: Ledger, indices: list[int], labels: dict[str, int], place: _Place
+) -> tuple[Image, ...]:
     return tuple(
         Image(
             place.part(int(ledger.part[index])),

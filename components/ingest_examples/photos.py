@@ -5,6 +5,7 @@ without a detour, at a half, quarter or eighth of its size where that is still l
 looks at every header and decodes the rest.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -150,7 +151,7 @@ def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none, or one that cannot be read."""
     try:
         value = image.getexif().get(0x0112, 1)
-    except Exception:  # noqa: BLE001 - as in `_open`; a picture with a damaged note is a picture
+    except Exception:
         return 1
     return value if value in range(1, 9) else 1
 
@@ -279,8 +280,8 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """
     transform = _transform(profile, image.mode) if profile else None
     if transform is not None:
-        converted: Image.Image = ImageCms.applyTransform(image, transform)
-        return converted
+        with contextlib.suppress(ImageCms.PyCMSError):
+            return ImageCms.applyTransform(image, transform) or image
     return image.convert("RGB")
 
 

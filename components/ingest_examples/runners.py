@@ -40,7 +40,7 @@ class LocalRunner:
     """Runs tasks in processes of this machine, or in this one for `workers=1`.
 
     Processes and not threads, because what Pillow and Python do between two calls of libjpeg-turbo
-    would hold all others up. Tasks are sent a few ahead, so memory stays flat however many there are.
+    would hold all others up. Tasks are sent a few ahead, so memory stays flat.
     """
 
     def __init__(self, workers: int = 0) -> None:

@@ -53,6 +53,7 @@ def fetch(output: Path) -> None:
 @click.pass_context
 def ingest(
     context: click.Context,
+    /,
     output: str,
     runner: str,
     scratch: str | None,
@@ -61,8 +62,8 @@ def ingest(
 ) -> None:
     """Photos to TFRecord shards of three splits, on this machine or on many.
 
-    Makes OUTPUT/examples and OUTPUT/report.html. The shards are the same bytes whichever runner made
-    them.
+    Makes OUTPUT/examples and OUTPUT/report.html. The shards are the same bytes whichever runner
+    made them.
     """
     photos = take_config(PhotosConfig, arguments)
     config = take_config(IngestConfig, arguments)

@@ -80,7 +80,6 @@ class BucketReader:
 class PlaceReader:
     """Reads photos whose place says all: `gs://bucket/name`, or a path of this machine."""
 
-
     def read(self, photos: Sequence[Photo]) -> Iterator[bytes | OSError]:
         """Reads many at a time, in order."""
         return _read_many([(photo.place, "") for photo in photos])

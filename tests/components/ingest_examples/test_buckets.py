@@ -50,7 +50,9 @@ def bucket(server: str, photos_folder: Path) -> str:
     from google.cloud import storage as google
 
     client = google.Client(
-        project="emulated", credentials=AnonymousCredentials(), client_options={"api_endpoint": server}
+        project="emulated",
+        credentials=AnonymousCredentials(),
+        client_options={"api_endpoint": server},
     )
     made = client.create_bucket("photos")
     for path in sorted(photos_folder.rglob("*.jpg")):
@@ -139,9 +141,10 @@ def test_output_may_be_a_bucket(
         for shard in local.dataset.shards(split):
             assert storage.read(f"{out}/examples/{split}/{shard.name}") == shard.read_bytes()
         assert count
-    assert storage.read(f"{out}/examples/photos.csv") == (
-        local.dataset.path / "photos.csv"
-    ).read_bytes()
+    assert (
+        storage.read(f"{out}/examples/photos.csv")
+        == (local.dataset.path / "photos.csv").read_bytes()
+    )
     assert not storage.exists(scratch)
     with LocalRunner(1) as runner, pytest.raises(ConfigError, match="already holds examples"):
         ingest_to(PhotosConfig(bucket), CONFIG, out, scratch, runner)
@@ -193,7 +196,7 @@ def test_a_photo_that_is_denied_ends_the_run(
     bucket: str, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     proxy.plan = lambda path, _: "403" if path.endswith("set/circles/007.jpg") else ""
-    with pytest.raises(DataError, match="circles/007.jpg: no permission"):
+    with pytest.raises(DataError, match=r"circles/007.jpg: no permission"):
         ingest(PhotosConfig(bucket), CONFIG, tmp_path / "examples", tmp_path / "report.html", 1)
     assert list(tmp_path.iterdir()) == []
 

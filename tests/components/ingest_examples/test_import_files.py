@@ -23,9 +23,7 @@ def run(images: Path, output: Path, **options: object) -> IngestResult:
 
 
 def rows_of(photos: Path) -> list[tuple[str, str]]:
-    return [
-        (str(path), path.parent.name) for path in sorted(photos.rglob("*.jpg"))
-    ]
+    return [(str(path), path.parent.name) for path in sorted(photos.rglob("*.jpg"))]
 
 
 def write_csv(path: Path, rows: list[tuple[str, ...]]) -> Path:
@@ -74,9 +72,7 @@ def test_json_lines_give_what_csv_gives(photos_folder: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_use_of_a_row_is_its_split(photos_folder: Path, tmp_path: Path, kind: str) -> None:
-    rows = [
-        (USES[number % 3], *row) for number, row in enumerate(rows_of(photos_folder))
-    ]
+    rows = [(USES[number % 3], *row) for number, row in enumerate(rows_of(photos_folder))]
     if kind == "csv":
         images = write_csv(tmp_path / "import.csv", [(use.upper(), *row) for use, *row in rows])
     else:
@@ -158,7 +154,7 @@ def test_wrong_import_file_is_refused(tmp_path: Path, name: str, text: str, mess
 
 
 def test_import_file_that_is_absent_or_no_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read .No such file"):
+    with pytest.raises(DataError, match=r"cannot be read .No such file"):
         open_source(str(tmp_path / "absent.csv"))
     (tmp_path / "photo.csv").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(DataError, match="expected text in UTF-8"):

@@ -76,7 +76,11 @@ def test_labels_are_those_of_the_records(shards: Path) -> None:
 
 def test_own_split_of_shards_is_kept(tmp_path: Path) -> None:
     records = payloads()
-    for split, part in (("train", records[:60]), ("validation", records[60:75]), ("test", records[75:])):
+    for split, part in (
+        ("train", records[:60]),
+        ("validation", records[60:75]),
+        ("test", records[75:]),
+    ):
         (tmp_path / "divided" / split).mkdir(parents=True)
         write_shard(tmp_path / "divided" / split / f"{split}-{len(part)}.tfrec", part)
     result = run(tmp_path / "divided", tmp_path)
@@ -88,7 +92,8 @@ def test_own_split_of_shards_is_kept(tmp_path: Path) -> None:
 def test_class_order_is_that_of_the_numbers(tmp_path: Path) -> None:
     names = ("zebra", "ant", "mole")
     records = [
-        encode_example(jpeg, index % 3, names, SIZE) for index, jpeg in enumerate(make_jpegs(9, SIZE))
+        encode_example(jpeg, index % 3, names, SIZE)
+        for index, jpeg in enumerate(make_jpegs(9, SIZE))
     ]
     assert open_source(str(make_shards(tmp_path / "shards", records))).class_names == names
 
@@ -138,7 +143,9 @@ def texts(*values: bytes) -> tf.train.Feature:
             id="two classes",
         ),
         pytest.param(
-            lambda: changed(size=ints(32, 31)), "size says [32, 31], the image has [32, 32]", id="size"
+            lambda: changed(size=ints(32, 31)),
+            "size says [32, 31], the image has [32, 32]",
+            id="size",
         ),
         pytest.param(lambda: changed(label=texts(b"\xff")), "label is not text", id="label bytes"),
         pytest.param(
@@ -148,7 +155,9 @@ def texts(*values: bytes) -> tf.train.Feature:
         ),
     ],
 )
-def test_wrong_record_is_rejected_with_its_reason(tmp_path: Path, record: object, detail: str) -> None:
+def test_wrong_record_is_rejected_with_its_reason(
+    tmp_path: Path, record: object, detail: str
+) -> None:
     records = payloads()
     make_shards(tmp_path / "shards", [*records, record()])  # type: ignore[operator]
     result = run(tmp_path / "shards", tmp_path, max_reject_fraction=0.1)
@@ -193,14 +202,15 @@ def test_damaged_shard_loses_no_record_silently(
 
 def test_shards_without_a_good_record_are_refused(tmp_path: Path) -> None:
     make_shards(tmp_path / "shards", [b"\xff"] * 3)
-    with pytest.raises(DataError, match="found no good record .the first is .*not a tf.train"):
+    with pytest.raises(DataError, match=r"found no good record .the first is .*not a tf.train"):
         open_source(str(tmp_path / "shards"))
 
 
 def test_classes_that_share_a_name_are_refused(tmp_path: Path) -> None:
     names = ("ant", "ant", "mole")
     records = [
-        encode_example(jpeg, index % 3, names, SIZE) for index, jpeg in enumerate(make_jpegs(9, SIZE))
+        encode_example(jpeg, index % 3, names, SIZE)
+        for index, jpeg in enumerate(make_jpegs(9, SIZE))
     ]
     with pytest.raises(DataError, match="each with a name of its own, found 0 'ant', 1 'ant'"):
         open_source(str(make_shards(tmp_path / "shards", records)))
