@@ -65,17 +65,24 @@ def run(recipe: str | None, assignments: tuple[str, ...], output: Path, **argume
 @config_options(PhotosConfig)
 @_recipe_options
 @click.option("--output", type=PATH, required=True, help="YAML file to write.")
+@click.option("--image-lock", type=PATH, help="File of flowers images build: images by digest.")
 def compile_(
-    recipe: str | None, assignments: tuple[str, ...], output: Path, **arguments: Any
+    recipe: str | None,
+    assignments: tuple[str, ...],
+    output: Path,
+    image_lock: Path | None,
+    **arguments: Any,
 ) -> None:
     """Compiles the pipeline to KFP's YAML, with a recipe as default parameters."""
+    from pipelines.image_lock import load_image_lock
     from pipelines.recipe import load_recipe, pipeline_parameters
     from pipelines.targets.compiled import compile_pipeline
 
     photos = take_config(PhotosConfig, arguments)
     name = _recipe_name(recipe, photos.images)
     parameters = pipeline_parameters(photos, load_recipe(name, assignments))
-    compile_pipeline(parameters, output)
+    lock = load_image_lock(image_lock) if image_lock else None
+    compile_pipeline(parameters, output, lock)
     click.echo(f"compiled to {output}")
 
 
