@@ -36,10 +36,12 @@ format: $(VENV)/dev.installed ## Format the code
 	$(BIN)/ruff check --fix
 
 lock: ## Pin every dependency anew, with hashes; needs uv
-	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local -o $(LOCKS)/local.txt
-	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra dev \
+	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker \
+		-o $(LOCKS)/local.txt
+	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker --extra dev \
 		-c $(LOCKS)/local.txt -o $(LOCKS)/dev.txt
 	$(UV_COMPILE) $(LOCKS)/cpu.in -o $(LOCKS)/cpu.txt
+	$(UV_COMPILE) $(LOCKS)/gpu.in -o $(LOCKS)/gpu.txt
 	$(UV_COMPILE) --no-deps $(LOCKS)/kfp.in -o $(LOCKS)/kfp.txt
 
 image: ## Build the CPU image; needs docker

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import click
 
 from components.common.cli import PATH, config_options, run_cli, take_config
+from components.common.errors import ConfigError
 from components.ingest_examples.config import PhotosConfig
 from pipelines.version import __version__
 
@@ -47,7 +48,26 @@ def _recipe_name(recipe: str | None, images: str) -> str:
 @click.option(
     "--output", type=PATH, default=Path("runs"), show_default=True, help="Folder of the runs."
 )
-def run(recipe: str | None, assignments: tuple[str, ...], output: Path, **arguments: Any) -> int:
+@click.option(
+    "--runner",
+    type=click.Choice(["subprocess", "docker"]),
+    default="subprocess",
+    show_default=True,
+    help="Each step in a process or in a container of its own.",
+)
+@click.option("--memory", metavar="SIZE", help="Most that a container may have, e.g. 4g.")
+@click.option(
+    "--image-lock", type=PATH, help="File of flowers images build: the images of --runner docker."
+)
+def run(
+    recipe: str | None,
+    assignments: tuple[str, ...],
+    output: Path,
+    runner: str,
+    memory: str | None,
+    image_lock: Path | None,
+    **arguments: Any,
+) -> int:
     """Runs the whole pipeline on this machine.
 
     Exit code 0: the gate is open and the model is exported. 1: a fault of ours. 2: your mistake.
@@ -58,7 +78,23 @@ def run(recipe: str | None, assignments: tuple[str, ...], output: Path, **argume
 
     photos = take_config(PhotosConfig, arguments)
     name = _recipe_name(recipe, photos.images)
-    return run_local(photos, load_recipe(name, assignments), name, output)
+    how = _runner(runner, memory, image_lock)
+    return run_local(photos, load_recipe(name, assignments), name, output, how)
+
+
+def _runner(name: str, memory: str | None, image_lock: Path | None) -> Any:
+    """The runner of that name, imported only if it is wanted."""
+    if name == "docker":
+        from pipelines.image_lock import load_image_lock
+        from pipelines.targets.containers import ContainerRunner
+
+        return ContainerRunner(memory or "", load_image_lock(image_lock) if image_lock else None)
+    from pipelines.targets.runners import SubprocessRunner
+
+    for flag, value in (("--memory", memory), ("--image-lock", image_lock)):
+        if value is not None:
+            raise ConfigError(f"{flag}: goes with --runner docker, and with no other")
+    return SubprocessRunner()
 
 
 @flowers.command("compile")
