@@ -9,6 +9,7 @@ import click
 from components.common.cli import PATH, config_options, run_cli, take_config
 from components.common.errors import ConfigError
 from components.ingest_examples.config import PhotosConfig
+from pipelines.commands.images import images
 from pipelines.version import __version__
 
 SYNTHETIC = "synthetic://flowers"
@@ -140,6 +141,9 @@ class _Steps(click.Group):
 @flowers.command("step", cls=_Steps)
 def step() -> None:
     """Runs one step; the same as `python -m components.<step>`."""
+
+
+flowers.add_command(images)
 
 
 def main() -> NoReturn:
