@@ -1,13 +1,14 @@
 #!/bin/sh
-# Makes the environment of an image from its lock file: install.sh REQUIREMENTS KFP
+# Makes the environment of an image from its lock files: install.sh REQUIREMENTS...
 set -eu
 # The base image's own, found before there is another one of that name.
 python=$(command -v python)
-install() {
-    "$python" -m pip --python /opt/flowers/bin/python --disable-pip-version-check \
-        install --require-hashes --no-warn-script-location "$@"
-}
 "$python" -m venv --without-pip /opt/flowers
-install --requirement "$1"
-# A task needs 3 MB of kfp, and none of the clients of Kubernetes and Cloud Storage behind it.
-install --no-deps --requirement "$2"
+for requirements; do
+    # A lock file is the whole list, so nothing is looked for behind it.
+    "$python" -m pip --python /opt/flowers/bin/python --disable-pip-version-check install \
+        --no-deps --require-hashes --no-warn-script-location --requirement "$requirements"
+done
+# What packages ship and no step reads: their own tests, and the C sources of what is compiled.
+find /opt/flowers/lib -type d -name tests -prune -exec rm -r {} +
+find /opt/flowers/lib -name '*.c' -delete
