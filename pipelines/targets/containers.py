@@ -211,10 +211,8 @@ def run_container(
     with _explained():
         container = client.containers.create(image, list(command), **options)
         try:
-            # Before the start, so that no engine has dropped the output of a short life.
-            output = container.attach(stream=True, logs=True)
             container.start()
-            _print(output)
+            _print(container.logs(stream=True, follow=True))
             return _end(container)
         finally:
             container.remove(force=True)
@@ -247,7 +245,7 @@ def _options(
     client: "docker.DockerClient", photos: PhotosConfig, folder: Path, memory: str
 ) -> dict[str, Any]:
     """Arguments for every container of a run."""
-    from docker.types import Mount
+    from docker.types import LogConfig, Mount
 
     limits = {"mem_limit": memory, "memswap_limit": memory} if memory else {}
     return {
@@ -259,6 +257,8 @@ def _options(
         "tmpfs": {_SCRATCH: ""},
         "security_opt": ["no-new-privileges"],
         "labels": {RUN_LABEL: str(folder)},
+        # Whatever the engine's default is: the output is read back from there.
+        "log_config": LogConfig(type=LogConfig.types.JSON),
         # Reaps what the worker processes leave, and hands signals on.
         "init": True,
         **limits,

@@ -208,6 +208,8 @@ def _run(run: Run, console: Console, kfp_runner: Any) -> int:
     from pipelines.flowers import flowers_pipeline
 
     root = run.folder / ".kfp"
+    # Before a container engine would make it, as root.
+    root.mkdir()
     local.init(kfp_runner, pipeline_root=str(root))
     with (run.folder / LOG_FILE).open("w", encoding="utf-8") as log:
         listener = _Listener(run, root, console, log)

@@ -35,12 +35,17 @@ class Caller:
     gid: int
     groups: tuple[int, ...]
 
-    def options(self, may_use_engine=True):
-        """Arguments of `subprocess` to be the caller; nobody but root can be another."""
+    def prefix(self, may_use_engine=True):
+        """Makes a command the caller's; nobody but root can be another."""
         if os.getuid() != 0:
-            return {}
-        groups = self.groups if may_use_engine else ()
-        return {"user": self.uid, "group": self.gid, "extra_groups": groups}
+            return []
+        groups = ",".join(map(str, self.groups)) if may_use_engine else ""
+        return [
+            *("setpriv", f"--reuid={self.uid}", f"--regid={self.gid}"),
+            f"--groups={groups}" if groups else "--clear-groups",
+            # For Python itself, which may be in a folder of root's.
+            *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
+        ]
 
     def own(self, path):
         """Gives a folder to the caller."""
@@ -76,7 +81,7 @@ def workspace(caller):
 
 
 @pytest.fixture(scope="session")
-def lock(engine, workspace, repository):  # noqa: ARG001
+def lock(engine, workspace, repository):
     """The lock file of the image, built from this code."""
     path = workspace / "images.lock.json"
     command = [sys.executable, "-m", "pipelines", "images", "build", "--image-lock", path]
@@ -106,7 +111,7 @@ def photos(workspace):
 
 
 @pytest.fixture
-def flowers(caller, repository):
+def flowers(caller, workspace, repository):
     """Runs the `flowers` command as the caller, on a machine that has no TensorFlow."""
     code = (
         "import sys; sys.modules.update(tensorflow=None, keras=None)\n"
@@ -115,14 +120,12 @@ def flowers(caller, repository):
 
     def start(*arguments, environment=(), may_use_engine=True):
         return subprocess.Popen(
-            [sys.executable, "-c", code, *arguments],
+            [*caller.prefix(may_use_engine), sys.executable, "-c", code, *arguments],
             cwd=repository,
-            env={**os.environ, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
-            | dict(environment),
+            env={**os.environ, "HOME": str(workspace), **dict(environment)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **caller.options(may_use_engine),
         )
 
     return start

@@ -32,6 +32,7 @@ def digest_of(content):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    server: Registry
 
     def log_message(self, *_):
         """Says nothing."""
