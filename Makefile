@@ -3,14 +3,15 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOCKS := containers/requirements
-# More arguments for `flowers run`, e.g. make run ARGS="--images DIR --output DIR"
+# More arguments for the command of a target, e.g. make run ARGS="--images DIR --output DIR"
 ARGS ?=
-IMAGE ?= flowers-cpu:latest
+# Docker's client, for the targets that build or run images.
+export DOCKER ?= docker
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types unit damage format lock image clean
+.PHONY: help run compile submit test lint types unit damage test-docker format lock image smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,18 +19,30 @@ help: ## Show this list
 run: $(VENV)/local.installed ## Run the whole pipeline here, on synthetic flowers or with ARGS
 	@$(BIN)/flowers run $(ARGS)
 
+compile: $(VENV)/local.installed ## Compile the pipeline, with ARGS of flowers compile
+	@$(BIN)/flowers compile $(ARGS)
+
+submit: $(VENV)/local.installed ## Submit the pipeline, with ARGS of flowers submit
+	@$(BIN)/flowers submit $(ARGS)
+
 test: lint types unit ## Lint, check types, run the tests
 
 lint: $(VENV)/dev.installed ## Check style and configuration files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.cloudbuild cloudbuild.yaml
+	$(BIN)/yamllint --strict .
+	$(BIN)/hadolint containers/Dockerfile
+	$(BIN)/shellcheck containers/install.sh .ci/run
 
 types: $(VENV)/dev.installed ## Check types
 	$(BIN)/mypy
 
-unit: $(VENV)/dev.installed ## Run the tests
-	$(BIN)/pytest --numprocesses=auto --dist=loadfile
+unit: $(VENV)/dev.installed ## Run the tests that need no container engine
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker"
+
+test-docker: $(VENV)/dev.installed ## Build the CPU image and run the tests that need an engine
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m docker tests/containers $(ARGS)
 
 damage: $(VENV)/dev.installed ## Ingest 2,400 damaged photos and 600 damaged shards
 	$(BIN)/pytest tests/components/ingest_examples/test_damage.py --damaged-inputs=2400 \
@@ -40,14 +53,20 @@ format: $(VENV)/dev.installed ## Format the code
 	$(BIN)/ruff check --fix
 
 lock: ## Pin every dependency anew, with hashes; needs uv
-	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra dev -o $(LOCKS)/dev.txt
-	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local \
+	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker --extra dev \
+		-o $(LOCKS)/dev.txt
+	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker \
 		-c $(LOCKS)/dev.txt -o $(LOCKS)/local.txt
 	$(UV_COMPILE) $(LOCKS)/cpu.in -o $(LOCKS)/cpu.txt
+	$(UV_COMPILE) $(LOCKS)/gpu.in -o $(LOCKS)/gpu.txt
 	$(UV_COMPILE) --no-deps $(LOCKS)/kfp.in -o $(LOCKS)/kfp.txt
 
-image: ## Build the CPU image; needs docker
-	docker build -f containers/Dockerfile -t $(IMAGE) .
+image: $(VENV)/local.installed ## Build the CPU image, or with ARGS of flowers images build
+	@$(BIN)/flowers images build $(ARGS)
+
+smoke: $(VENV)/local.installed ## Run the pipeline in the images, small and quick
+	@$(BIN)/flowers run --runner docker --images "synthetic://flowers?per_class=60" \
+		--set train.epochs=3 --set gate.threshold=0.25 --output build/smoke $(ARGS)
 
 clean: ## Remove the environment and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,4 +1,8 @@
 """The container images of the steps; no other file names one."""
 
-# Every step on a CPU, training included. Built by `make image`.
+# Every step on a CPU, training included.
 CPU = "flowers-cpu:latest"
+# Training on an NVIDIA GPU.
+GPU = "flowers-gpu:latest"
+# By the target of containers/Dockerfile that makes it.
+IMAGES = {"cpu": CPU, "gpu": GPU}

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import click
 
 from components.common.cli import PATH, config_options, run_cli, take_config
+from components.common.errors import ConfigError
 from components.ingest_examples.config import PhotosConfig
 from pipelines.version import __version__
 
@@ -20,7 +21,7 @@ STEPS = {
     "export": "components.export_model",
 }
 # Groups of commands by name: the module that has a group of that name.
-GROUPS = {"data": "pipelines.commands.data"}
+GROUPS = {"data": "pipelines.commands.data", "images": "pipelines.commands.images"}
 
 
 class _Flowers(click.Group):
@@ -64,7 +65,26 @@ def _recipe_name(recipe: str | None, images: str) -> str:
 @click.option(
     "--output", type=PATH, default=Path("runs"), show_default=True, help="Folder of the runs."
 )
-def run(recipe: str | None, assignments: tuple[str, ...], output: Path, **arguments: Any) -> int:
+@click.option(
+    "--runner",
+    type=click.Choice(["subprocess", "docker"]),
+    default="subprocess",
+    show_default=True,
+    help="Each step in a process or in a container of its own.",
+)
+@click.option("--memory", metavar="SIZE", help="Most that a container may have, e.g. 4g.")
+@click.option(
+    "--image-lock", type=PATH, help="File of flowers images build: the images of --runner docker."
+)
+def run(
+    recipe: str | None,
+    assignments: tuple[str, ...],
+    output: Path,
+    runner: str,
+    memory: str | None,
+    image_lock: Path | None,
+    **arguments: Any,
+) -> int:
     """Runs the whole pipeline on this machine.
 
     Exit code 0: the gate is open and the model is exported. 1: a fault of ours. 2: your mistake.
@@ -78,24 +98,47 @@ def run(recipe: str | None, assignments: tuple[str, ...], output: Path, **argume
     name = _recipe_name(recipe, photos.images)
     loaded = load_recipe(name, assignments)
     check_earlier_splits(photos, loaded.ingest, output)
-    return run_local(photos, loaded, name, output)
+    how = _runner(runner, memory, image_lock)
+    return run_local(photos, loaded, name, output, how)
+
+
+def _runner(name: str, memory: str | None, image_lock: Path | None) -> Any:
+    """The runner of that name, imported only if it is wanted."""
+    if name == "docker":
+        from pipelines.image_lock import load_image_lock
+        from pipelines.targets.containers import ContainerRunner
+
+        return ContainerRunner(memory or "", load_image_lock(image_lock) if image_lock else None)
+    from pipelines.targets.runners import SubprocessRunner
+
+    for flag, value in (("--memory", memory), ("--image-lock", image_lock)):
+        if value is not None:
+            raise ConfigError(f"{flag}: goes with --runner docker, and with no other")
+    return SubprocessRunner()
 
 
 @flowers.command("compile")
 @config_options(PhotosConfig)
 @_recipe_options
 @click.option("--output", type=PATH, required=True, help="YAML file to write.")
+@click.option("--image-lock", type=PATH, help="File of flowers images build: images by digest.")
 def compile_(
-    recipe: str | None, assignments: tuple[str, ...], output: Path, **arguments: Any
+    recipe: str | None,
+    assignments: tuple[str, ...],
+    output: Path,
+    image_lock: Path | None,
+    **arguments: Any,
 ) -> None:
     """Compiles the pipeline to KFP's YAML, with a recipe as default parameters."""
+    from pipelines.image_lock import load_image_lock
     from pipelines.recipe import load_recipe, pipeline_parameters
     from pipelines.targets.compiled import compile_pipeline
 
     photos = take_config(PhotosConfig, arguments)
     name = _recipe_name(recipe, photos.images)
     parameters = pipeline_parameters(photos, load_recipe(name, assignments))
-    compile_pipeline(parameters, output)
+    lock = load_image_lock(image_lock) if image_lock else None
+    compile_pipeline(parameters, output, lock)
     click.echo(f"compiled to {output}")
 
 
@@ -117,6 +160,7 @@ class _Steps(click.Group):
 @flowers.command("step", cls=_Steps)
 def step() -> None:
     """Runs one step; the same as `python -m components.<step>`."""
+
 
 
 def main() -> NoReturn:

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 
 import pytest
 from kfp import dsl
@@ -100,12 +101,22 @@ def test_component_documents_every_argument(package):
 
 
 def test_no_file_but_images_names_an_image(repository):
-    image = images.CPU.partition(":")[0]
-    for folder in ("components", "pipelines"):
-        for path in source_files(repository, folder):
-            if path.name != "images.py":
-                assert image not in path.read_text(), path
+    for name in (image.partition(":")[0] for image in images.IMAGES.values()):
+        for folder in ("components", "pipelines"):
+            for path in source_files(repository, folder):
+                if path.name != "images.py":
+                    assert name not in path.read_text(), path
 
 
-def test_dockerfile_builds_the_image_that_the_steps_name(repository):
-    assert f"IMAGE ?= {images.CPU}\n" in (repository / "Makefile").read_text()
+def test_dockerfile_has_a_target_for_every_image(repository):
+    dockerfile = (repository / "containers" / "Dockerfile").read_text()
+    stages = re.findall(r"^FROM \S+ AS ([\w-]+)$", dockerfile, re.MULTILINE)
+    assert set(stages) - {"base", "code"} == set(images.IMAGES)
+    for target, name in images.IMAGES.items():
+        assert f'title="{name.removesuffix(":latest")}"' in dockerfile
+        assert (repository / "containers" / "requirements" / f"{target}.txt").is_file()
+
+
+def test_no_image_has_an_entrypoint(repository):
+    dockerfile = (repository / "containers" / "Dockerfile").read_text()
+    assert not re.search(r"^\s*ENTRYPOINT", dockerfile, re.MULTILINE)

@@ -6,17 +6,22 @@ from typing import Any
 
 from components.common.errors import ConfigError
 from components.common.outputs import write_text
+from pipelines.image_lock import ImageLock, pin_images
 
 
-def compile_pipeline(parameters: dict[str, Any], output: Path) -> None:
+def compile_pipeline(
+    parameters: dict[str, Any], output: Path, lock: ImageLock | None = None
+) -> None:
     """Compiles the pipeline.
 
     Args:
         parameters: Defaults of the pipeline's parameters.
         output: File to make or to replace, in one step.
+        lock: Images to take by digest; without it they are taken by name.
 
     Raises:
-        ConfigError: The name does not end in .yaml, or the file cannot be written.
+        ConfigError: The name does not end in .yaml, the file cannot be written, or the lock has
+            not all images.
     """
     if output.suffix != ".yaml":
         raise ConfigError(f"--output {output}: expected a name that ends in .yaml")
@@ -31,9 +36,19 @@ def compile_pipeline(parameters: dict[str, Any], output: Path) -> None:
             flowers_pipeline, package_path=str(compiled), pipeline_parameters=parameters
         )
         text = compiled.read_text(encoding="utf-8")
+    if lock:
+        text = _pinned(text, lock)
     try:
         write_text(output, text)
     except OSError as error:
         raise ConfigError(
             f"--output {output}: cannot be written ({error.strerror}); name another file"
         ) from error
+
+
+def _pinned(text: str, lock: ImageLock) -> str:
+    import yaml
+
+    # The comments at the top describe the pipeline to people, and a YAML reader drops them.
+    heading = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    return heading + yaml.safe_dump(pin_images(yaml.safe_load(text), lock))

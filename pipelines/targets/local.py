@@ -1,4 +1,4 @@
-"""Runs the pipeline on this machine: each task in a process of its own, under `kfp.local`."""
+"""Runs the pipeline on this machine, under `kfp.local`; a runner says how a task is run."""
 
 import contextlib
 import dataclasses
@@ -11,8 +11,7 @@ import signal
 import sys
 import time
 import traceback
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -23,17 +22,17 @@ from components.common.errors import ConfigError, UserError
 from components.common.files import DATASET_FILE
 from components.common.outputs import write_text
 from components.common.progress import parse_line, parse_message
-from components.common.step import Failure, parse_failure, parse_took, require_tensorflow
+from components.common.step import Failure, parse_failure, parse_took
 from components.ingest_examples.config import PhotosConfig
 from pipelines.console import Console, open_console
 from pipelines.recipe import Recipe, pipeline_parameters
+from pipelines.targets.runners import Runner
 
 RUN_FILE = "run.json"
 LOG_FILE = "run.log"
 REPORT_FILE = "report.html"
 STEPS_LINK = "steps"
 EXIT_INTERRUPTED = 130
-_PACKAGES = ("keras", "kfp", "numpy", "pillow", "tensorflow-cpu", "tensorflow")
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _STARTED = re.compile(r"[\d:.]+ - INFO - Executing task '(?P<task>[\w-]+)'")
 _FINISHED = re.compile(
@@ -81,14 +80,17 @@ class Run:
         return self.folder / STEPS_LINK / task / name
 
 
-def run_local(photos: PhotosConfig, recipe: Recipe, recipe_name: str, output: Path) -> int:
-    """Runs the pipeline in subprocesses and tells how it went.
+def run_local(
+    photos: PhotosConfig, recipe: Recipe, recipe_name: str, output: Path, runner: Runner
+) -> int:
+    """Runs the pipeline and tells how it went.
 
     Args:
         photos: Where the photos are.
         recipe: Everything else.
         recipe_name: How the user called the recipe.
         output: Folder in which the run gets a folder of its own.
+        runner: How tasks are run.
 
     Returns:
         Exit code: 0 gate passed and model exported, 1 a fault of ours, 2 the user's mistake,
@@ -98,12 +100,14 @@ def run_local(photos: PhotosConfig, recipe: Recipe, recipe_name: str, output: Pa
         ConfigError: The run cannot start on this machine.
         DataError: The first look at the photos shows that it would fail.
     """
-    require_tensorflow()
     _check_photos(photos)
-    run = _new_run(_absolute(photos), recipe, recipe_name, output)
+    photos = _absolute(photos)
+    images = runner.check(photos)
+    run = _new_run(photos, recipe, recipe_name, output, runner, images)
     with _interruptible(), open_console() as console:
         try:
-            exit_code = _run(run, console)
+            with runner.open(photos, run.folder, images) as kfp_runner:
+                exit_code = _run(run, console, kfp_runner)
         except _InterruptedRunError:
             exit_code = EXIT_INTERRUPTED
     return _finish(run, exit_code)
@@ -120,13 +124,23 @@ def _check_photos(photos: PhotosConfig) -> None:
 
 
 def _absolute(photos: PhotosConfig) -> PhotosConfig:
-    """Makes a local folder absolute, so that `run.json` means the same wherever it is read."""
+    """Makes local paths absolute, so that `run.json` means the same wherever it is read."""
+    manifest = photos.manifest_path()
+    if manifest:
+        photos = dataclasses.replace(photos, manifest=str(manifest.resolve()))
     if "://" in photos.images:
         return photos
     return dataclasses.replace(photos, images=str(Path(photos.images).resolve()))
 
 
-def _new_run(photos: PhotosConfig, recipe: Recipe, recipe_name: str, output: Path) -> Run:
+def _new_run(
+    photos: PhotosConfig,
+    recipe: Recipe,
+    recipe_name: str,
+    output: Path,
+    runner: Runner,
+    images: dict[str, str],
+) -> Run:
     parameters = pipeline_parameters(photos, recipe)
     started = datetime.datetime.now().astimezone()
     folder = _new_folder(output, f"{started:%Y%m%d-%H%M%S}-{Path(recipe_name).stem}")
@@ -140,7 +154,9 @@ def _new_run(photos: PhotosConfig, recipe: Recipe, recipe_name: str, output: Pat
         "recipe": recipe_name,
         "parameters": parameters,
         "inputs": _input_digests(photos, parameters),
-        "versions": _versions(),
+        "runner": runner.name,
+        "images": images,
+        "versions": _versions(runner.packages),
         "tasks": {},
         "verdict": None,
         "failure": None,
@@ -177,24 +193,24 @@ def _input_digests(photos: PhotosConfig, parameters: dict[str, Any]) -> dict[str
     return digests
 
 
-def _versions() -> dict[str, str]:
+def _versions(packages: Iterable[str]) -> dict[str, str]:
     versions = {"flowers": metadata.version("flowers"), "python": sys.version.split()[0]}
-    for package in _PACKAGES:
+    for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return versions
 
 
-def _run(run: Run, console: Console) -> int:
+def _run(run: Run, console: Console, kfp_runner: Any) -> int:
     """Runs the graph; the exit code is that of the step which ended it."""
     from kfp import local
 
     from pipelines.flowers import flowers_pipeline
 
     root = run.folder / ".kfp"
-    # The image is not looked at by this runner, and KFP warns of one without "python" in its name.
-    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"kfp\.local")
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    # Before a container engine would make it, as root.
+    root.mkdir()
+    local.init(kfp_runner, pipeline_root=str(root))
     with (run.folder / LOG_FILE).open("w", encoding="utf-8") as log:
         listener = _Listener(run, root, console, log)
         try:

@@ -1,0 +1,14 @@
+#!/bin/sh
+# Makes the environment of an image from its lock files: install.sh REQUIREMENTS...
+set -eu
+# The base image's own, found before there is another one of that name.
+python=$(command -v python)
+"$python" -m venv --without-pip /opt/flowers
+for requirements; do
+    # A lock file is the whole list, so nothing is looked for behind it.
+    "$python" -m pip --python /opt/flowers/bin/python --disable-pip-version-check install \
+        --no-deps --require-hashes --no-warn-script-location --requirement "$requirements"
+done
+# What packages ship and no step reads: their own tests, and the C sources of what is compiled.
+find /opt/flowers/lib -type d -name tests -prune -exec rm -r {} +
+find /opt/flowers/lib -name '*.c' -delete

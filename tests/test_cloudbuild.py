@@ -1,0 +1,71 @@
+"""The build configuration names only what exists."""
+
+import re
+import string
+
+import pytest
+import yaml
+
+# Substitutions that Cloud Build itself gives.
+BUILT_IN = {"PROJECT_ID", "COMMIT_SHA", "BUILD_ID"}
+
+
+@pytest.fixture(scope="module")
+def build(repository):
+    return yaml.safe_load((repository / "cloudbuild.yaml").read_text())
+
+
+def texts(value):
+    """All text in plain data."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from texts(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def substitutions(build):
+    """Names of `$NAME` and `${NAME}`; `$$` is a dollar sign for the shell."""
+    for text in texts(build):
+        for found in string.Template.pattern.finditer(text):
+            assert found["invalid"] is None, text
+            if name := found["named"] or found["braced"]:
+                yield name
+
+
+def test_every_substitution_is_declared_and_every_declared_one_is_used(build):
+    used = set(substitutions(build))
+    assert {name for name in used if name.startswith("_")} == build["substitutions"].keys()
+    assert {name for name in used if not name.startswith("_")} <= BUILT_IN
+
+
+def test_steps_call_make_targets_that_exist(build, repository):
+    makefile = (repository / "Makefile").read_text()
+    called = []
+    for step in build["steps"]:
+        if step["entrypoint"] == "make":
+            called.append(step["args"][0])
+        else:
+            called += re.findall(r"^ *make ([\w-]+)", step["args"][-1], re.MULTILINE)
+    assert called == ["test", "image", "compile", "smoke", "submit"]
+    for target in called:
+        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE)
+
+
+def test_what_is_compiled_and_tried_is_what_was_pushed(build):
+    """Each step after the build takes the lock file that the build writes."""
+    from pipelines.image_lock import LOCK_FILE
+
+    steps = {step["id"]: " ".join(step["args"]) for step in build["steps"]}
+    assert "--push" in steps["build"]
+    for name in ("compile", "smoke", "submit"):
+        assert f"--image-lock={LOCK_FILE}" in steps[name]
+    assert str(LOCK_FILE) in build["artifacts"]["objects"]["paths"]
+
+
+def test_nothing_is_submitted_without_a_release(build):
+    script = next(step["args"][-1] for step in build["steps"] if step["id"] == "submit")
+    assert build["substitutions"]["_RELEASE"] == "false"
+    assert script.index("exit 0") < script.index("make submit")
