@@ -162,7 +162,6 @@ def step() -> None:
     """Runs one step; the same as `python -m components.<step>`."""
 
 
-
 def main() -> NoReturn:
     """Entry point of the `flowers` command."""
     run_cli(flowers)
