@@ -85,6 +85,11 @@ def _prepare(
     return examples, augmented
 
 
+def _outputs(folder: Path) -> tuple[Path, Path, Path]:
+    """The model, the metrics and the report of `train`."""
+    return folder / "model", folder / "metrics.json", folder / "report.html"
+
+
 @main.command()
 @_recipe_option
 @_photos_options
@@ -116,15 +121,7 @@ def accuracy(
             run.mkdir()
             config = dataclasses.replace(loaded.train, seed=seed)
             with _quiet():
-                result = train(
-                    examples,
-                    augmented,
-                    loaded.model,
-                    config,
-                    run / "model",
-                    run / "metrics.json",
-                    run / "report.html",
-                )
+                result = train(examples, augmented, loaded.model, config, *_outputs(run))
                 scored = evaluate(
                     examples, run / "model", run / "evaluation.json", run / "evaluation.html"
                 )
@@ -182,9 +179,8 @@ def _our_speed(paths: tuple[Path, Path], recipe: Recipe, folder: Path) -> float:
     from components.train_model.train import train
 
     folder.mkdir()
-    outputs = (folder / name for name in ("model", "metrics.json", "report.html"))
     with _quiet():
-        result = train(*paths, recipe.model, recipe.train, *outputs)
+        result = train(*paths, recipe.model, recipe.train, *_outputs(folder))
     # The first epoch makes the graph and decodes.
     return statistics.median(epoch.images_per_second for epoch in result.history[1:])
 
@@ -281,7 +277,8 @@ def _read(batches: Any, dataset: Any) -> float:
     began = time.perf_counter()
     for _ in range(2 * steps):
         next(iterator)
-    return 2 * steps * _BATCH / (time.perf_counter() - began)
+    seconds: float = time.perf_counter() - began
+    return float(2 * steps * _BATCH / seconds)
 
 
 def _our_batches(dataset: Any, recipe: Recipe) -> Any:
@@ -351,9 +348,8 @@ def epoch(
         folder = Path(scratch)
         paths = _prepare(folder, whole, photos, manifest, group_column)
         config = dataclasses.replace(whole.train, epochs=epochs)
-        outputs = (folder / name for name in ("model", "metrics.json", "report.html"))
         with _quiet():
-            result = train(*paths, whole.model, config, *outputs)
+            result = train(*paths, whole.model, config, *_outputs(folder))
     seconds = [one.seconds for one in result.history]
     speed = statistics.median(one.images_per_second for one in result.history)
     total = whole.train.total_epochs

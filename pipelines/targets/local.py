@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -18,7 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from components.common.config import read_mapping, to_json
-from components.common.errors import ConfigError, UserError
+from components.common.errors import ConfigError, GateClosedError, UserError
 from components.common.files import DATASET_FILE
 from components.common.outputs import write_text
 from components.common.progress import parse_line, parse_message
@@ -32,6 +33,10 @@ RUN_FILE = "run.json"
 LOG_FILE = "run.log"
 REPORT_FILE = "report.html"
 STEPS_LINK = "steps"
+# What KFP writes; containers see this folder of a run and no other.
+ROOT = ".kfp"
+# Of the training, below it; goes when the run has its verdict.
+CHECKPOINT = "checkpoint"
 EXIT_INTERRUPTED = 130
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _STARTED = re.compile(r"[\d:.]+ - INFO - Executing task '(?P<task>[\w-]+)'")
@@ -162,6 +167,8 @@ def _new_run(
         "failure": None,
         "outputs": {},
     }
+    # After the digest of the parameters, which is the same for every run.
+    parameters["checkpoint"] = str(folder.resolve() / ROOT / CHECKPOINT)
     run = Run(folder, content)
     run.save()
     return run
@@ -207,7 +214,7 @@ def _run(run: Run, console: Console, kfp_runner: Any) -> int:
 
     from pipelines.flowers import flowers_pipeline
 
-    root = run.folder / ".kfp"
+    root = run.folder / ROOT
     # Before a container engine would make it, as root.
     root.mkdir()
     local.init(kfp_runner, pipeline_root=str(root))
@@ -287,7 +294,7 @@ class _Listener:
     def _link_steps(self) -> None:
         """Gives the outputs a short path: KFP puts them below a folder with a time in its name."""
         link = self._run.folder / STEPS_LINK
-        folders = list(self._root.iterdir()) if self._root.is_dir() else []
+        folders = [one for one in self._root.glob("*") if one.name != CHECKPOINT]
         if folders and not link.is_symlink():
             link.symlink_to(folders[0].relative_to(self._run.folder))
 
@@ -332,6 +339,8 @@ def _finish(run: Run, exit_code: int) -> int:
     outputs = {"report": REPORT_FILE}
     if exit_code == 0:
         outputs["saved_model"] = str(saved_model.relative_to(run.folder))
+    if exit_code in {0, GateClosedError.exit_code}:
+        shutil.rmtree(run.folder / ROOT / CHECKPOINT, ignore_errors=True)
     states = {0: "succeeded", 3: "gate closed", EXIT_INTERRUPTED: "interrupted"}
     state = states.get(exit_code, "failed")
     run.end_tasks(state)

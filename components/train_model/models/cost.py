@@ -26,4 +26,5 @@ def _of_layer(layer: keras.Layer) -> int:
         return 0
     # Each weight of a kernel is used once at every position of the result.
     positions: int = math.prod(layer.output.shape[1:-1])
-    return positions * sum(math.prod(kernel.shape) for kernel in kernels)
+    weights: int = sum(math.prod(kernel.shape) for kernel in kernels)
+    return positions * weights

@@ -2,6 +2,7 @@ import functools
 import http.server
 import shutil
 import threading
+from typing import Any
 
 import keras
 import numpy as np
@@ -222,7 +223,8 @@ def test_file_that_cannot_be_fetched_says_where_to_put_it(published_files, keras
     assert "mobilenet_v2/absent.h5 cannot be fetched" in str(raised.value)
     assert f"put the file to {keras_home}/models/absent.h5" in str(raised.value)
     # What Keras leaves open would be noticed in some later test.
-    raised.value.__cause__.__context__.close()
+    fault: Any = raised.value.__cause__
+    fault.__context__.close()
 
 
 def test_fetched_file_with_another_digest(published_files, keras_home, monkeypatch):
