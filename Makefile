@@ -49,12 +49,13 @@ format: $(VENV)/dev.installed ## Format the code
 	$(BIN)/ruff check --fix
 
 lock: ## Pin every dependency anew, with hashes; needs uv
+	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker --extra vertex \
+		--extra dev -o $(LOCKS)/dev.txt
 	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker \
-		-o $(LOCKS)/local.txt
-	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker --extra dev \
-		-c $(LOCKS)/local.txt -o $(LOCKS)/dev.txt
+		-c $(LOCKS)/dev.txt -o $(LOCKS)/local.txt
 	$(UV_COMPILE) $(LOCKS)/cpu.in -o $(LOCKS)/cpu.txt
 	$(UV_COMPILE) $(LOCKS)/gpu.in -o $(LOCKS)/gpu.txt
+	$(UV_COMPILE) $(LOCKS)/deploy.in -o $(LOCKS)/deploy.txt
 	$(UV_COMPILE) --no-deps $(LOCKS)/kfp.in -o $(LOCKS)/kfp.txt
 
 image: $(VENV)/local.installed ## Build the CPU image, or with ARGS of flowers images build

@@ -15,6 +15,8 @@ def flowers_pipeline(
     images: str,
     manifest: str,
     group_column: str,
+    previous: str,
+    new_splits: bool,
     image_size: int,
     validation_fraction: float,
     test_fraction: float,
@@ -29,12 +31,14 @@ def flowers_pipeline(
 ) -> None:
     """Ingests, augments, trains, evaluates, gates and exports.
 
-    The parameters are those of the steps; a recipe gives all but the first three.
+    The parameters are those of the steps; a recipe gives all but the first five.
     """
     ingested = ingest_examples(
         images=images,
         manifest=manifest,
         group_column=group_column,
+        previous=previous,
+        new_splits=new_splits,
         image_size=image_size,
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,

@@ -21,6 +21,23 @@ Payloads = Iterable[bytes]
 
 
 @dataclasses.dataclass(frozen=True)
+class SplitRule:
+    """What decides the split of a photo beside its group; see `ingest_examples.splits`.
+
+    Attributes:
+        salt: Goes into the hash of a group.
+        validation_fraction: Share of the groups that goes to validation.
+        test_fraction: Share of the groups that goes to test.
+        group_column: Column of the manifest that names the groups; empty for the photo's own hash.
+    """
+
+    salt: str
+    validation_fraction: float
+    test_fraction: float
+    group_column: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """Shards of one or more splits and what describes them.
 
@@ -31,6 +48,7 @@ class Dataset:
         counts: Number of examples per split.
         fingerprint: SHA-256 over the sorted digests of all records, in hexadecimal. The same
             photos with the same options have the same fingerprint wherever they were read.
+        split_rule: What divided it; None where another step made it.
     """
 
     path: Path
@@ -38,6 +56,7 @@ class Dataset:
     image_size: int
     counts: dict[str, int]
     fingerprint: str
+    split_rule: SplitRule | None = None
 
     def shards(self, split: str) -> list[Path]:
         """The shards of a split, in order.
@@ -60,11 +79,22 @@ class Dataset:
         return paths
 
 
-def save_dataset(dataset: Dataset, folder: Path) -> None:
-    """Writes `dataset.json` into `folder`, which may be a temporary one."""
+def describe_dataset(dataset: Dataset) -> str:
+    """What `dataset.json` says of a data set."""
     content = dataclasses.asdict(dataset)
     del content["path"]
-    (folder / DATASET_FILE).write_text(to_json(content), encoding="utf-8")
+    return to_json(content)
+
+
+def save_dataset(dataset: Dataset, folder: Path) -> None:
+    """Writes `dataset.json` into `folder`, which may be a temporary one."""
+    (folder / DATASET_FILE).write_text(describe_dataset(dataset), encoding="utf-8")
+
+
+def fingerprint(digests: Iterable[tuple[str, bytes]]) -> str:
+    """The fingerprint of a data set from the split and the SHA-256 of each of its records."""
+    lines = sorted(f"{split} {digest.hex()}" for split, digest in digests)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 class DatasetWriter:
@@ -75,7 +105,7 @@ class DatasetWriter:
         self._class_names = class_names
         self._image_size = image_size
         self._counts: Counter[str] = Counter()
-        self._digests: list[str] = []
+        self._digests: list[tuple[str, bytes]] = []
 
     def write(self, split: str, place: tuple[int, int], count: int, payloads: Payloads) -> None:
         """Writes one shard.
@@ -95,14 +125,17 @@ class DatasetWriter:
 
     def _digested(self, split: str, payloads: Payloads) -> Iterator[bytes]:
         for payload in payloads:
-            self._digests.append(f"{split} {hashlib.sha256(payload).hexdigest()}")
+            self._digests.append((split, hashlib.sha256(payload).digest()))
             yield payload
 
     def finish(self) -> Dataset:
         """Writes `dataset.json` and returns what it says."""
-        fingerprint = hashlib.sha256("\n".join(sorted(self._digests)).encode()).hexdigest()
         dataset = Dataset(
-            self._folder, self._class_names, self._image_size, dict(self._counts), fingerprint
+            self._folder,
+            self._class_names,
+            self._image_size,
+            dict(self._counts),
+            fingerprint(self._digests),
         )
         save_dataset(dataset, self._folder)
         return dataset

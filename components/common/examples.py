@@ -14,54 +14,25 @@ Source: 03_Flower_pictures_to_TFRecords.ipynb of GoogleCloudPlatform/training-da
 import tensorflow as tf
 
 from components.common import image_ops
+from components.common.example_proto import (
+    CLASS,
+    IMAGE,
+    LABEL,
+    ONE_HOT_CLASS,
+    SIZE,
+    encode_example,
+)
 
-IMAGE = "image"
-CLASS = "class"
-LABEL = "label"
-SIZE = "size"
-ONE_HOT_CLASS = "one_hot_class"
-
-
-def _bytes(value: bytes) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-
-def _ints(values: list[int]) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-
-def _floats(values: list[float]) -> tf.train.Feature:
-    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-
-
-def encode_example(jpeg: bytes, label: int, class_names: tuple[str, ...], size: int) -> bytes:
-    """Serializes one example.
-
-    Args:
-        jpeg: The square image, as JPEG bytes.
-        label: Index into `class_names`.
-        class_names: Every class, in label order.
-        size: Side of the image, in pixels.
-
-    Returns:
-        One TFRecord payload; the same arguments give the same bytes.
-
-    Raises:
-        ValueError: There is no such class.
-    """
-    if label not in range(len(class_names)):
-        raise ValueError(f"label {label}: expected 0 to {len(class_names) - 1}")
-    one_hot = [float(index == label) for index in range(len(class_names))]
-    features = {
-        IMAGE: _bytes(jpeg),
-        CLASS: _ints([label]),
-        LABEL: _bytes(class_names[label].encode()),
-        SIZE: _ints([size, size]),
-        ONE_HOT_CLASS: _floats(one_hot),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    serialized: bytes = example.SerializeToString(deterministic=True)
-    return serialized
+__all__ = [
+    "CLASS",
+    "IMAGE",
+    "LABEL",
+    "ONE_HOT_CLASS",
+    "SIZE",
+    "encode_example",
+    "parse_example",
+    "parse_features",
+]
 
 
 def parse_features(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

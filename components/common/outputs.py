@@ -118,6 +118,16 @@ def staged(*targets: Path) -> Iterator[tuple[Path, ...]]:
             remove(partial)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Puts a file at `path` in one step, so that a reader never sees half of it."""
+    partial = _partial(path)
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replaces the file at `path` in one step, so that a reader never sees half of it."""
     partial = _partial(path)

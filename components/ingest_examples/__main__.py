@@ -7,7 +7,7 @@ import click
 
 from components.common.cli import PATH, config_options, run_cli, take_config
 from components.common.outputs import staged
-from components.common.step import import_tensorflow_quietly, run_step
+from components.common.step import run_step
 from components.ingest_examples.config import IngestConfig, PhotosConfig
 
 
@@ -26,7 +26,6 @@ def command(output: Path, workers: int, **arguments: Any) -> None:
     with run_step("ingest-examples"):
         photos = take_config(PhotosConfig, arguments)
         config = take_config(IngestConfig, arguments)
-        import_tensorflow_quietly()
         from components.ingest_examples.ingest import ingest
 
         with staged(output) as (folder,):

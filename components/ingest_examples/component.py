@@ -11,6 +11,8 @@ def ingest_examples(
     images: str,
     manifest: str,
     group_column: str,
+    previous: str,
+    new_splits: bool,
     image_size: int,
     validation_fraction: float,
     test_fraction: float,
@@ -22,9 +24,12 @@ def ingest_examples(
     """Photos to TFRecord shards of three splits.
 
     Args:
-        images: A folder that holds one folder per class, or `synthetic://flowers`.
+        images: A folder or `gs://bucket/prefix` of class folders or TFRecord shards, an import file
+            of Vertex AI, or `synthetic://flowers`.
         manifest: CSV with a column `path`; empty for none.
         group_column: Column of the manifest whose equal values stay in one split; empty for none.
+        previous: Examples of an earlier run, none of whose photos may move; empty for none.
+        new_splits: Move them all the same.
         image_size: Side of the stored square images, in pixels.
         validation_fraction: Share of the groups that goes to validation.
         test_fraction: Share of the groups that goes to test.
@@ -35,16 +40,15 @@ def ingest_examples(
     """
     from pathlib import Path
 
-    from components.common.step import import_tensorflow_quietly, run_step
+    from components.common.step import run_step
 
     with run_step("ingest-examples"):
         from components.ingest_examples.config import IngestConfig, PhotosConfig
 
-        photos = PhotosConfig(images, manifest, group_column)
+        photos = PhotosConfig(images, manifest, group_column, previous, new_splits)
         config = IngestConfig(
             image_size, validation_fraction, test_fraction, max_reject_fraction, split_salt
         )
-        import_tensorflow_quietly()
         from components.ingest_examples.ingest import ingest
 
         result = ingest(photos, config, Path(examples.path), Path(report.path))

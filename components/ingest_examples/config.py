@@ -12,17 +12,23 @@ class PhotosConfig:
     """Where the photos are.
 
     Attributes:
-        images: A folder that holds one folder per class, or
-            `synthetic://flowers?per_class=200&seed=7`.
+        images: A folder or `gs://bucket/prefix` that holds one folder per class, or TFRecord
+            shards, or `train/` and `test/` with either; an import file of Vertex AI (.csv, .jsonl);
+            or `synthetic://flowers?per_class=200&seed=7`.
         manifest: CSV with a column `path`, in the folder of images or anywhere; goes with
             `--group-column`.
         group_column: Column of the manifest whose equal values stay in one split, for example the
             photographer.
+        previous: Examples of an earlier run; a run that would move a photo of theirs to another
+            split is refused.
+        new_splits: Move photos between splits all the same.
     """
 
     images: str
     manifest: str = ""
     group_column: str = ""
+    previous: str = ""
+    new_splits: bool = False
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -33,8 +39,17 @@ class PhotosConfig:
                 given, absent = absent, given
             raise ConfigError(f"{given}: goes with {absent}, which is missing; give both")
 
+    def manifest_place(self) -> str:
+        """Where the manifest is, local or `gs://`; empty for none."""
+        if not self.manifest or "://" in self.manifest:
+            return self.manifest
+        if "://" in self.images:
+            here = Path(self.manifest).is_file()
+            return self.manifest if here else f"{self.images.rstrip('/')}/{self.manifest}"
+        return str(self.manifest_path())
+
     def manifest_path(self) -> Path | None:
-        """Where the manifest is: beside the photos, or else as it was named; None for none."""
+        """Where a local manifest is: beside the photos, or else as named; None for none."""
         if not self.manifest:
             return None
         beside = Path(self.images, self.manifest)

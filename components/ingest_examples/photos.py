@@ -1,27 +1,37 @@
 """One photo: from whatever bytes a source holds to a square JPEG, or to the reason why not.
 
-This is the work of the worker processes; it needs Pillow and numpy and no TensorFlow.
+This is the work of the worker processes; it needs no TensorFlow. JPEG goes through libjpeg-turbo
+without a detour, at a half, quarter or eighth of its size where that is still large enough; Pillow
+looks at every header and decodes the rest.
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from components.ingest_examples.sources import Photo
+import simplejpeg
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 # A side below this carries no flower; stretched to the size of the model it would only be noise.
 MIN_SIDE = 32
 # Above the largest phone photo sold, and 512 MiB as Pillow holds decoded pixels.
 MAX_PIXELS = 2**27
+# A progressive JPEG has some ten scans; each of ten thousand would decode all pixels again.
+MAX_SCANS = 200
 # The widest frame that Pillow may open at all is bounded here, not by a warning.
 Image.MAX_IMAGE_PIXELS = None
 Image.init()
 # All that Pillow reads but the formats that it hands over to other programs of the machine.
 _FORMATS = sorted(Image.OPEN.keys() - {"EPS", "WMF"})
+
+# A JPEG with these segments and no others holds nothing but the picture.
+_BARE_SEGMENTS = {"APP0", "APP14"}
+_JPEG = ("JPEG", "MPO")
+_QUALITY = 95
 
 _HASH_INPUT = 32
 _HASH_SIDE = 8
@@ -34,7 +44,9 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     TOO_SMALL = "too small"
     TOO_LARGE = "too large"
+    DAMAGED = "damaged"
     UNREADABLE = "unreadable"
+    NO_LABEL = "without a label"
     NOT_IN_MANIFEST = "not in the manifest"
     TWO_LABELS = "the same photo under two labels"
     EXACT_DUPLICATE = "exact duplicate"
@@ -60,7 +72,7 @@ class Prepared:
 
     Attributes:
         jpeg: The square image, encoded; empty when the photo was rejected.
-        sha256: Digest of the bytes as the source holds them, in hexadecimal; empty if unread.
+        sha256: Digest of the bytes as the source holds them; empty if unread.
         phash: 64-bit perceptual hash of the whole photo.
         width: Width of the photo as it came, in pixels.
         height: Height of the photo as it came, in pixels.
@@ -69,7 +81,7 @@ class Prepared:
     """
 
     jpeg: bytes = b""
-    sha256: str = ""
+    sha256: bytes = b""
     phash: int = 0
     width: int = 0
     height: int = 0
@@ -77,42 +89,38 @@ class Prepared:
     detail: str = ""
 
 
-def prepare(photo: Photo, image_size: int) -> Prepared:
-    """Reads, checks, crops, resizes and encodes one photo.
+def prepare(content: bytes | OSError, image_size: int) -> Prepared:
+    """Checks, crops, resizes and encodes one photo.
 
     Args:
-        photo: The photo, not read yet.
+        content: The encoded photo, or why it could not be read.
         image_size: Side of the square result, in pixels.
 
     Returns:
         The photo made ready, or with the reason why it was rejected. Never raises for what a file
-        may hold.
+        may hold. A JPEG that is right already keeps its bytes.
     """
-    digest = ""
+    digest = b""
     try:
-        content = _read(photo)
-        digest = hashlib.sha256(content).hexdigest()
+        if isinstance(content, OSError):
+            raise RejectedError(Reason.UNREADABLE, content.strerror or str(content))
+        if not content:
+            raise RejectedError(Reason.NOT_AN_IMAGE, "the file is empty")
+        digest = hashlib.sha256(content).digest()
         with _open(content) as image:
             width, height = image.size
             _check_size(width, height)
-            pixels = _decode(image, 2 * image_size)
-        jpeg = _encode(fill(pixels, image_size))
-        # The hash decides the split, so it must not depend on the size that is asked for.
-        with _open(content) as image:
-            phash = perceptual_hash(_decode(image, 2 * _HASH_INPUT))
+            orientation = _orientation(image)
+            source = _Source(content, image, orientation)
+            # The hash decides the split, so it must not depend on the size that is asked for.
+            phash = perceptual_hash(source.decode(2 * _HASH_INPUT).convert("RGB"))
+            if _is_right(content, image, image_size, orientation):
+                return Prepared(content, digest, phash, width, height)
+            pixels = source.decode(2 * image_size)
+            jpeg = encode(fill(_to_srgb(pixels, source.icc_profile), image_size))
     except RejectedError as rejected:
         return Prepared(sha256=digest, reason=rejected.reason, detail=rejected.detail)
     return Prepared(jpeg, digest, phash, width, height)
-
-
-def _read(photo: Photo) -> bytes:
-    try:
-        content = photo.read()
-    except OSError as error:
-        raise RejectedError(Reason.UNREADABLE, error.strerror or str(error)) from error
-    if not content:
-        raise RejectedError(Reason.NOT_AN_IMAGE, "the file is empty")
-    return content
 
 
 def _open(content: bytes) -> Image.Image:
@@ -138,40 +146,154 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _decode(image: Image.Image, side: int) -> Image.Image:
-    """Decodes to RGB, upright; a larger JPEG only to a half, quarter or eighth above `side`."""
-    image.draft("RGB", (side, side))
-    return _to_rgb(_load(image))
-
-
-def _load(image: Image.Image) -> Image.Image:
-    """Decodes the pixels and turns them upright as the EXIF orientation says."""
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none, or one that cannot be read."""
     try:
-        image.load()
-        return ImageOps.exif_transpose(image)
-    except OSError as error:
-        cut = "truncated" in str(error) or "broken" in str(error) or "incomplete" in str(error)
-        raise RejectedError(
-            Reason.TRUNCATED if cut else Reason.UNREADABLE, _describe(error)
-        ) from error
-    except Exception as error:
-        raise RejectedError(Reason.UNREADABLE, _describe(error)) from error
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # noqa: BLE001 - as in `_open`; a picture with a damaged note is a picture
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _is_right(content: bytes, image: Image.Image, size: int, orientation: int) -> bool:
+    """Whether a file is what would be stored: a JPEG of that size with nothing in it but pixels.
+
+    It has been decoded once by then, so it is whole.
+    """
+    return (
+        image.format == "JPEG"
+        and image.mode == "RGB"
+        and image.size == (size, size)
+        and orientation == 1
+        and content.endswith(b"\xff\xd9")
+        and {name for name, _ in getattr(image, "applist", [("none", b"")])} <= _BARE_SEGMENTS
+    )
+
+
+class _Source:
+    """An encoded photo that is decoded to several sizes."""
+
+    def __init__(self, content: bytes, image: Image.Image, orientation: int) -> None:
+        self._content = content
+        self._orientation = orientation
+        self._size = image.size
+        self.icc_profile: bytes | None = image.info.get("icc_profile")
+        self._fast = image.format in _JPEG and image.mode in ("RGB", "L")
+        if image.format in _JPEG:
+            _check_scans(content)
+
+    def decode(self, side: int) -> Image.Image:
+        """Decodes upright; a larger JPEG only to a half, quarter or eighth above `side`.
+
+        Returns:
+            An RGB image, or one of mode L or CMYK whose profile still has to be applied.
+        """
+        if self._fast:
+            try:
+                return self._decode_jpeg(side)
+            except ValueError as error:
+                _check_damage(str(error))
+        return self._decode_other(side)
+
+    def _decode_jpeg(self, side: int) -> Image.Image:
+        width, height = self._size
+        reduction = next(n for n in (8, 4, 2, 1) if n == 1 or min(width, height) // side >= n)
+        pixels = simplejpeg.decode_jpeg(
+            self._content,
+            min_width=-(-width // reduction),
+            min_height=-(-height // reduction),
+            min_factor=reduction,
+        )
+        return _turn(Image.fromarray(pixels), self._orientation)
+
+    def _decode_other(self, side: int) -> Image.Image:
+        image = _open(self._content)
+        image.draft("RGB", (side, side))
+        try:
+            image.load()
+        except OSError as error:
+            cut = any(word in str(error) for word in ("truncated", "broken", "incomplete"))
+            reason = Reason.TRUNCATED if cut else Reason.UNREADABLE
+            raise RejectedError(reason, _describe(error)) from error
+        except Exception as error:
+            raise RejectedError(Reason.UNREADABLE, _describe(error)) from error
+        return _turn(_flatten(image), self._orientation)
+
+
+def _check_scans(content: bytes) -> None:
+    scans = content.count(b"\xff\xda")
+    if scans > MAX_SCANS:
+        raise RejectedError(Reason.TOO_LARGE, f"{scans} scans, the limit is {MAX_SCANS}")
+
+
+def _check_damage(message: str) -> None:
+    """Refuses what libjpeg calls corrupt data: it would go on and fill up with grey.
+
+    Bytes between two segments are what some cameras write; nothing is lost by them. All other
+    complaints are left to Pillow, which knows more kinds of JPEG.
+    """
+    text = " ".join(message.split())
+    if "premature end" in text.lower():
+        raise RejectedError(Reason.TRUNCATED, text)
+    if "corrupt jpeg data" in text.lower() and "extraneous" not in text:
+        raise RejectedError(Reason.DAMAGED, text)
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    """Turns an image upright as its EXIF orientation says."""
+    return image if orientation == 1 else image.transpose(_TURNS[orientation])
 
 
 def _describe(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Converts any mode to RGB; transparent parts become white, 16 bits become 8."""
+def _flatten(image: Image.Image) -> Image.Image:
+    """Converts any mode to RGB, L or CMYK; transparent parts become white, 16 bits become 8."""
     if image.mode.startswith("I"):
         grey = np.clip(np.asarray(image, np.int64) // 256, 0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
+        return Image.fromarray(grey)
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
+    return image if image.mode in ("RGB", "L", "CMYK") else image.convert("RGB")
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Converts to sRGB by the profile that came with the photo.
+
+    A profile that is damaged, or that is made for another mode, is left aside: without it the
+    colours are as every viewer shows them.
+    """
+    transform = _transform(profile, image.mode) if profile else None
+    if transform is not None:
+        converted: Image.Image = ImageCms.applyTransform(image, transform)
+        return converted
     return image.convert("RGB")
+
+
+@functools.lru_cache(maxsize=64)
+def _transform(profile: bytes, mode: str) -> Any:
+    """The way from a profile to sRGB, or None where there is nothing to do or to go by."""
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if ImageCms.getProfileDescription(opened).startswith("sRGB"):
+            return None
+        return ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
 
 
 def fill(image: Image.Image, size: int) -> Image.Image:
@@ -186,10 +308,11 @@ def fill(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
-def _encode(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()
+def encode(image: Image.Image) -> bytes:
+    """Encodes an RGB image as JPEG, quality 95, no chroma subsampling."""
+    pixels = np.asarray(image)
+    jpeg: bytes = simplejpeg.encode_jpeg(pixels, quality=_QUALITY, colorsubsampling="444")
+    return jpeg
 
 
 def _dct_matrix(size: int) -> np.ndarray:

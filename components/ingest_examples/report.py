@@ -9,8 +9,10 @@ from markupsafe import Markup
 from components.common import html
 from components.common.dataset import SPLITS
 from components.ingest_examples.ledger import IngestResult
+from components.ingest_examples.splits import NEAR_DUPLICATE_BITS
 
 _ROWS = 200
+_NAMES = 6
 
 
 def write_report(result: IngestResult, images: str, path: Path) -> None:
@@ -27,13 +29,13 @@ def write_report(result: IngestResult, images: str, path: Path) -> None:
 
 def _summary(result: IngestResult, images: str) -> Markup:
     values = {
-        "Read": f"{len(result.entries)}",
+        "Read": f"{len(result.ledger)}",
         "Written": f"{result.written}",
         "Rejected": f"{result.rejected.total()}",
         "Image size": f"{result.dataset.image_size} px",
         "Fingerprint": result.dataset.fingerprint[:12],
     }
-    counts = Counter((entry.class_name, entry.split) for entry in result.entries)
+    counts = result.ledger.counts()
     names = result.dataset.class_names
     rows = [[name, *(counts[name, split] for split in SPLITS)] for name in names]
     rows.append(["all", *(result.dataset.counts[split] for split in SPLITS)])
@@ -60,40 +62,52 @@ def _class_chart(counts: Counter[tuple[str, str]], names: tuple[str, ...]) -> Ma
 
 
 def _sizes(result: IngestResult) -> Markup:
-    sides = [min(entry.width, entry.height) for entry in result.entries if not entry.reason]
+    ledger = result.ledger
+    sides = ledger.sides[ledger.usable()].min(axis=1)
     drawn = html.new_figure(height=2.4)
     axes = drawn.subplots()
     axes.hist(sides, bins=30)
     axes.axvline(result.dataset.image_size, linestyle="--", color=html.COLOURS[1])
     axes.set_xlabel("short side in pixels; the dashed line is the stored size")
     axes.set_ylabel("photos")
-    small = sum(side < result.dataset.image_size for side in sides)
+    small = int((sides < result.dataset.image_size).sum())
     return html.figure(drawn, "Histogram of the short sides of the photos") + html.paragraph(
         f"{small} of {len(sides)} photos are smaller than the stored size and were enlarged."
     )
 
 
 def _rejects(result: IngestResult) -> Markup:
-    rejected = [entry for entry in result.entries if entry.reason]
+    rejected = result.ledger.rejected().tolist()
     if not rejected:
         return html.paragraph("None: every photo that was read was written.")
     reasons = html.table(
         ["Reason", "Photos"], result.rejected.most_common(), "Rejected photos by reason"
     )
-    rows = [(entry.name, entry.reason, entry.detail) for entry in rejected[:_ROWS]]
+    entries = map(result.ledger.entry, rejected[:_ROWS])
+    rows = [(entry.name, entry.reason, entry.detail) for entry in entries]
     caption = f"{len(rejected)} rejected, of which at most {_ROWS} are shown; photos.csv has all"
     return reasons + html.table(["Photo", "Reason", "Detail"], rows, caption)
 
 
 def _near_duplicates(result: IngestResult) -> Markup:
-    pairs = result.near_duplicates
-    if not pairs:
+    groups = result.near_duplicates
+    if not groups:
         return html.paragraph("None were found.")
-    labels = {entry.name: entry.class_name for entry in result.entries}
+    names = {name for group in groups for name in group}
+    labels = {
+        photo.name: photo.class_name for photo in result.ledger.photos if photo.name in names
+    }
     rows = [
-        (first, second, "yes" if labels[first] == labels[second] else "no, look at these")
-        for first, second in sorted(pairs, key=lambda pair: labels[pair[0]] == labels[pair[1]])
+        (
+            ", ".join(group[:_NAMES]) + (", ..." if len(group) > _NAMES else ""),
+            len(group),
+            "yes" if len({labels[name] for name in group}) == 1 else "no, look at these",
+        )
+        for group in groups
     ]
-    columns = ["Photo", "looks like", "Same label"]
-    caption = f"{len(pairs)} pairs, of which at most {_ROWS} are shown"
-    return html.table(columns, rows[:_ROWS], caption)
+    rows.sort(key=lambda row: row[2] == "yes")
+    caption = (
+        f"{len(groups)} groups, of which at most {_ROWS} are shown: perceptual hashes at most "
+        f"{NEAR_DUPLICATE_BITS} of 64 bits apart"
+    )
+    return html.table(["Photos", "How many", "Same label"], rows[:_ROWS], caption)

@@ -215,7 +215,8 @@ def test_detail_names_what_the_reason_rests_on(damaged: Damaged, name: str, deta
 
 
 def test_pair_that_looks_alike_is_reported(damaged: Damaged) -> None:
-    assert damaged.result.near_duplicates == (("squares/look-test.png", "squares/look-train.png"),)
+    pair = ("squares/look-test.png", "squares/look-train.png")
+    assert damaged.result.near_duplicates == (pair,)
 
 
 def test_ledger_lists_every_photo(damaged: Damaged) -> None:

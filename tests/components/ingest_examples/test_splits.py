@@ -2,17 +2,20 @@
 
 from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.ingest_examples import splits
 from components.ingest_examples.splits import (
     NEAR_DUPLICATE_BITS,
     Fractions,
     choose_split,
     exact_duplicates,
+    PROTECTION,
+    look_alikes,
     near_duplicates,
-    straddlers,
 )
 
 FRACTIONS = Fractions(validation=0.1, test=0.15)
@@ -39,33 +42,52 @@ def brute_force(hashes: list[int]) -> list[tuple[int, int]]:
     ]
 
 
+def pairs_found(hashes: list[int]) -> set[tuple[int, int]]:
+    """All pairs of different hashes that are found, as pairs of values."""
+    values = np.array(sorted(set(hashes)), np.uint64)
+    found = set()
+    for left, right in near_duplicates(values):
+        found |= set(zip(values[left].tolist(), values[right].tolist(), strict=True))
+    return found
+
+
+def pairs_expected(hashes: list[int]) -> set[tuple[int, int]]:
+    values = sorted(set(hashes))
+    return {(values[i], values[j]) for i, j in brute_force(values)}
+
+
+def aside(hashes: list[int], splits: list[str]) -> dict[int, int]:
+    """Index of each photo to set aside -> index of the one it gives way to."""
+    protection = np.array([PROTECTION[split] for split in splits], np.int8)
+    stronger = look_alikes(np.array(hashes, np.uint64), protection).stronger.tolist()
+    return {index: other for index, other in enumerate(stronger) if other >= 0}
+
+
 def divided(groups: list[str], hashes: list[int]) -> dict[int, str]:
     """Index of every photo that is kept -> its split."""
     splits = [choose_split(group, FRACTIONS, "salt") for group in groups]
-    aside = straddlers(splits, list(near_duplicates(hashes)))
-    return {index: split for index, split in enumerate(splits) if index not in aside}
+    gone = aside(hashes, splits)
+    return {index: split for index, split in enumerate(splits) if index not in gone}
 
 
 @given(hash_lists())
 def test_near_duplicates_are_those_of_brute_force(hashes: list[int]) -> None:
-    assert list(near_duplicates(hashes)) == brute_force(hashes)
+    assert pairs_found(hashes) == pairs_expected(hashes)
 
 
-def test_near_duplicates_are_found_across_blocks() -> None:
+def test_near_duplicates_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "_COMPARISONS", 100)
     # Spread by a multiplication: far apart in bits as strangers are.
-    hashes = [(index * 0x9E3779B97F4A7C15) % 2**64 for index in range(2_500)]
-    hashes[2_400] = hashes[3] ^ 0b1011
-    hashes[1_024] = hashes[1_023] ^ 0b1
-    found = set(near_duplicates(hashes))
-    assert {(3, 2_400), (1_023, 1_024)} <= found
-    assert found == set(brute_force(hashes))
+    hashes = [(index * 0x9E3779B97F4A7C15) % 2**64 for index in range(1, 2_500)]
+    hashes += [hashes[3] ^ 0b1011, hashes[1_023] ^ 0b1]
+    found = pairs_found(hashes)
+    assert len(found) >= 2
+    assert found == pairs_expected(hashes)
 
 
-@pytest.mark.parametrize(
-    ("bits", "expected"), [(NEAR_DUPLICATE_BITS, [(0, 1)]), (NEAR_DUPLICATE_BITS + 1, [])]
-)
-def test_bits_decide_who_looks_alike(bits: int, expected: list[tuple[int, int]]) -> None:
-    assert list(near_duplicates([0, 2**bits - 1])) == expected
+@pytest.mark.parametrize("bits", [NEAR_DUPLICATE_BITS, NEAR_DUPLICATE_BITS + 1])
+def test_bits_decide_who_looks_alike(bits: int) -> None:
+    assert bool(pairs_found([0, 2**bits - 1])) == (bits == NEAR_DUPLICATE_BITS)
 
 
 @given(hash_lists(), st.data())
@@ -91,13 +113,40 @@ def test_more_photos_never_move_an_old_one(old: list[int], new: list[int]) -> No
 
 @given(hash_lists())
 def test_photo_in_test_is_never_set_aside(hashes: list[int]) -> None:
-    splits = [choose_split(f"{value:x}", FRACTIONS, "salt") for value in hashes]
-    aside = straddlers(splits, list(near_duplicates(hashes)))
-    assert not {index for index in aside if splits[index] == "test"}
+    chosen = [choose_split(f"{value:x}", FRACTIONS, "salt") for value in hashes]
+    assert not {index for index in aside(hashes, chosen) if chosen[index] == "test"}
+
+
+@given(hash_lists(), st.data())
+def test_photo_gives_way_to_the_strongest_it_looks_like(
+    hashes: list[int], data: st.DataObject
+) -> None:
+    kinds = st.sampled_from(SPLITS)
+    chosen = data.draw(st.lists(kinds, min_size=len(hashes), max_size=len(hashes)))
+    strength = [PROTECTION[split] for split in chosen]
+    for index, other in aside(hashes, chosen).items():
+        around = [
+            number
+            for number, value in enumerate(hashes)
+            if (value ^ hashes[index]).bit_count() <= NEAR_DUPLICATE_BITS
+        ]
+        assert other in around
+        assert strength[other] == max(strength[number] for number in around) > strength[index]
+
+
+@given(hash_lists())
+def test_clusters_are_the_connected_photos(hashes: list[int]) -> None:
+    cluster = look_alikes(np.array(hashes, np.uint64), np.zeros(len(hashes), np.int8)).cluster
+    expected = list(range(len(hashes)))
+    for i, j in brute_force(hashes):
+        old, new = expected[j], expected[i]
+        expected = [new if number == old else number for number in expected]
+    pairs = list(combinations(range(len(hashes)), 2))
+    assert [cluster[i] == cluster[j] for i, j in pairs] == [expected[i] == expected[j] for i, j in pairs]
 
 
 @pytest.mark.parametrize(
-    ("splits", "aside"),
+    ("chosen", "expected"),
     [
         (["train", "test"], {0: 1}),
         (["test", "train"], {1: 0}),
@@ -107,8 +156,9 @@ def test_photo_in_test_is_never_set_aside(hashes: list[int]) -> None:
         (["test", "test"], {}),
     ],
 )
-def test_less_protected_split_gives_way(splits: list[str], aside: dict[int, int]) -> None:
-    assert straddlers(splits, [(0, 1)]) == aside
+def test_less_protected_split_gives_way(chosen: list[str], expected: dict[int, int]) -> None:
+    assert aside([0, 1], chosen) == expected
+    assert aside([7, 7], chosen) == expected
 
 
 @given(st.text(), st.text())
@@ -141,10 +191,10 @@ def test_split_of_known_groups(group: str, split: str) -> None:
 
 @pytest.mark.parametrize(("split", "share"), [("train", 0.75), ("validation", 0.1), ("test", 0.15)])
 def test_fractions_are_about_right(split: str, share: float) -> None:
-    splits = [choose_split(f"phash:{index:016x}", FRACTIONS, "flowers") for index in range(5_000)]
+    chosen = [choose_split(f"phash:{index:016x}", FRACTIONS, "flowers") for index in range(5_000)]
     # Four standard deviations of a binomial share.
     tolerance = 4 * (share * (1 - share) / 5_000) ** 0.5
-    assert abs(splits.count(split) / 5_000 - share) < tolerance
+    assert abs(chosen.count(split) / 5_000 - share) < tolerance
 
 
 def test_another_salt_divides_independently() -> None:
@@ -163,7 +213,8 @@ def test_group_that_is_not_utf8_has_a_split() -> None:
 
 @given(st.lists(st.sampled_from("abcdef")))
 def test_exact_duplicates_are_groups_of_equals(digests: list[str]) -> None:
-    groups = exact_duplicates(digests)
+    padded = b"".join(digest.encode().ljust(32, b"\0") for digest in digests)
+    groups = exact_duplicates(np.frombuffer(padded, np.uint8).reshape(-1, 32))
     expected = {digest for digest in digests if digests.count(digest) > 1}
     assert {digests[group[0]] for group in groups} == expected
     for group in groups:

@@ -1,0 +1,251 @@
+"""Registers an exported model, holds it against the champion, and rolls it out."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.common.config import read_mapping, to_json
+from components.common.dataset import load_dataset
+from components.common.errors import ChampionStaysError, ConfigError, DataError, FlowersError
+from components.common.evaluation import Evaluation, load_evaluation, percent
+from components.common.outputs import staged
+from components.common.progress import say
+from components.common.vertex import SCHEME
+from components.deploy_model.champion import Comparison, compare
+from components.deploy_model.config import DeployConfig, ServingConfig, check_model_name
+from components.deploy_model.registry import (
+    STEP,
+    Candidate,
+    Prediction,
+    Registry,
+    recover,
+    roll_out,
+    serving,
+)
+from components.deploy_model.scoring import Photo, predict, test_photos
+
+_METADATA_FILE = Path("assets.extra", "flowers.json")
+Predict = Callable[[Path, Sequence[bytes]], list[Prediction]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployment:
+    """How a deployment ended.
+
+    Attributes:
+        version: Version of the challenger.
+        champion: Version that serves now.
+        deployed: Whether that is the challenger.
+        reason: Why, in one sentence.
+        comparison: Challenger against the champion before; None where there was none.
+    """
+
+    version: str
+    champion: str
+    deployed: bool
+    reason: str
+    comparison: Comparison | None
+
+
+def deploy(
+    examples: Path,
+    saved_model: Path,
+    evaluation: Path,
+    registry: Registry,
+    config: DeployConfig,
+    run: str,
+    deployment: Path,
+) -> Deployment:
+    """Registers a model and deploys it if it is better than the champion.
+
+    Args:
+        examples: Data set with the test split that was evaluated on.
+        saved_model: SavedModel of `export_model`.
+        evaluation: JSON file of `evaluate_model` for this model.
+        registry: Where to.
+        config: When and how.
+        run: Name of the run, for the labels.
+        deployment: JSON file to make.
+
+    Raises:
+        ChampionStaysError: The champion is at least as good.
+        DataError: The inputs do not belong together.
+        RolledBackError: The canary failed; traffic is what it was before.
+    """
+    dataset = load_dataset(examples)
+    scores = load_evaluation(evaluation)
+    candidate = _candidate(saved_model, scores, dataset.fingerprint, run)
+    photos = test_photos(dataset)
+    with staged(deployment) as (path,):
+        result = decide_and_roll_out(registry, candidate, photos, config, predict)
+        path.write_text(to_json(dataclasses.asdict(result)), encoding="utf-8")
+    if not result.deployed:
+        raise ChampionStaysError(f"version {result.champion} stays champion: {result.reason}")
+    say(STEP, f"version {result.version} serves: {result.reason}")
+    return result
+
+
+def _candidate(saved_model: Path, scores: Evaluation, fingerprint: str, run: str) -> Candidate:
+    """The model with its papers, which must belong together."""
+    metadata = read_mapping(str(saved_model / _METADATA_FILE))
+    for name, expected, received in (
+        ("model", scores.model_digest, metadata.get("model_digest")),
+        ("data set", scores.data_fingerprint, fingerprint),
+    ):
+        if expected != received:
+            raise DataError(
+                f"the evaluation is of another {name}: expected digest {expected[:12]}, received "
+                f"{str(received)[:12]}; give what belongs together"
+            )
+    labels = {
+        "run": run,
+        "data": scores.data_fingerprint,
+        "accuracy": f"{scores.accuracy:.4f}",
+    }
+    return Candidate(saved_model, scores.model_digest, labels, dataclasses.asdict(scores))
+
+
+def decide_and_roll_out(
+    registry: Registry,
+    candidate: Candidate,
+    photos: Sequence[Photo],
+    config: DeployConfig,
+    predict: Predict,
+) -> Deployment:
+    """What `deploy` does, with the photos in hand.
+
+    Args:
+        registry: Where to.
+        candidate: The challenger.
+        photos: The test split.
+        config: When and how.
+        predict: Asks a SavedModel about photos.
+    """
+    recover(registry)
+    answers = predict(candidate.saved_model, [photo.jpeg for photo in photos])
+    right = _right(answers, photos)
+    if sum(right) != candidate.evaluation["correct"] or len(right) != candidate.evaluation["examples"]:
+        raise FlowersError(
+            f"the SavedModel has {sum(right)} of {len(right)} test photos right, and its evaluation "
+            f"says {candidate.evaluation['correct']} of {candidate.evaluation['examples']}"
+        )
+    champion = serving(registry.traffic())
+    version = registry.add(candidate)
+    if champion == version:
+        return Deployment(version, version, True, "it is the champion already", None)
+    comparison = None
+    if champion is not None:
+        comparison = _compare(registry, champion, answers, photos, config, predict)
+        if not comparison.better:
+            return Deployment(version, champion, False, comparison.reason, comparison)
+    chosen = range(0, len(photos), max(1, len(photos) // config.probes))[: config.probes]
+    check = prober(
+        registry,
+        [photos[index].jpeg for index in chosen],
+        [answers[index] for index in chosen],
+        config.tolerance,
+    )
+    roll_out(registry, version, config.canary_percent, check)
+    accuracy = percent(candidate.evaluation["accuracy"])
+    reason = comparison.reason if comparison else f"the first version, test accuracy {accuracy}"
+    return Deployment(version, version, True, reason, comparison)
+
+
+def _right(answers: Sequence[Prediction], photos: Sequence[Photo]) -> list[bool]:
+    return [
+        answer.label == photo.class_name for answer, photo in zip(answers, photos, strict=True)
+    ]
+
+
+def _compare(
+    registry: Registry,
+    champion: str,
+    answers: Sequence[Prediction],
+    photos: Sequence[Photo],
+    config: DeployConfig,
+    predict: Predict,
+) -> Comparison:
+    """Scores the champion in this run, on the photos that the challenger was scored on."""
+    with registry.artifact(champion) as saved_model:
+        former = predict(saved_model, [photo.jpeg for photo in photos])
+    lost = former[0].probabilities.keys() - answers[0].probabilities.keys()
+    if lost:
+        raise ConfigError(
+            f"the champion knows {', '.join(sorted(lost))}, and the challenger does not: deploy it "
+            "under another --model-name, or train it with photos of these classes"
+        )
+    return compare(_right(answers, photos), _right(former, photos), config.significance)
+
+
+def prober(
+    registry: Registry,
+    photos: Sequence[bytes],
+    expected: Sequence[Prediction],
+    tolerance: float,
+) -> Callable[[str], str]:
+    """A check for `roll_out`: the endpoint says what the SavedModel said."""
+
+    def check(version: str) -> str:
+        for number, (served, evaluated) in enumerate(
+            zip(registry.predict(version, photos), expected, strict=True)
+        ):
+            problem = _difference(served, evaluated, tolerance)
+            if problem:
+                return f"version {version} answers probe {number + 1} of {len(photos)} wrong: {problem}"
+        return ""
+
+    return check
+
+
+def _difference(served: Prediction, evaluated: Prediction, tolerance: float) -> str:
+    if served.probabilities.keys() != evaluated.probabilities.keys():
+        return f"expected the classes {sorted(evaluated.probabilities)}, received others"
+    for name, expected in evaluated.probabilities.items():
+        received = served.probabilities[name]
+        # Written so that NaN is a difference too.
+        if not abs(received - expected) <= tolerance:
+            return f"expected {name} with {expected:.3f}, received {received:.3f}"
+    return ""
+
+
+@contextlib.contextmanager
+def open_registry(
+    place: str, model: str, serving_config: ServingConfig | None = None
+) -> Iterator[Registry]:
+    """Opens the registry that `--registry` names.
+
+    Args:
+        place: A folder, or `vertex://PROJECT/REGION`.
+        model: Name of the model.
+        serving_config: What serves on Vertex AI.
+
+    Raises:
+        ConfigError: The place or the name is not right.
+    """
+    check_model_name(model)
+    if place.startswith(SCHEME):
+        from components.common.vertex import Vertex
+        from components.deploy_model.vertex_registry import VertexRegistry
+
+        project, _, region = place.removeprefix(SCHEME).partition("/")
+        yield VertexRegistry(Vertex(project, region), model, serving_config or ServingConfig())
+    elif "://" in place or not place:
+        raise ConfigError(
+            f"--registry: expected a folder or vertex://PROJECT/REGION, received {place!r}"
+        )
+    else:
+        from components.deploy_model.local_registry import open_local
+
+        with open_local(Path(place), model) as registry:
+            yield registry
+
+
+def plain_status(registry: Registry) -> dict[str, Any]:
+    """Versions, aliases and traffic, as plain data."""
+    return {
+        "traffic": registry.traffic(),
+        "unfinished_rollout": registry.unfinished_rollout() is not None,
+        "versions": [dataclasses.asdict(version) for version in registry.versions()],
+    }

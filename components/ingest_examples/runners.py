@@ -1,0 +1,86 @@
+"""Where the work runs. A runner maps a function over tasks and gives the results in order.
+
+The functions are those of `work.py`, whichever runner calls them.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+from components.common.errors import FlowersError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Runner(Protocol):
+    """Maps functions over tasks."""
+
+    def map(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+        """The results of `work`, in the order of the tasks.
+
+        Args:
+            work: A function of a module, which may run in another process.
+            tasks: Can be sent to another process.
+
+        Raises:
+            FlowersError: What `work` raises, or that a worker is gone.
+        """
+
+
+class LocalRunner:
+    """Runs tasks in processes of this machine, or in this one for `workers=1`.
+
+    Processes and not threads, because what Pillow and Python do between two calls of libjpeg-turbo
+    would hold all others up. Tasks are sent a few ahead, so memory stays flat however many there are.
+    """
+
+    def __init__(self, workers: int = 0) -> None:
+        """Takes the number of processes; 0 for one per core."""
+        self._workers = workers or os.cpu_count() or 1
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "LocalRunner":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def map(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+        """The results of `work`, in the order of the tasks; see `Runner`."""
+        if self._workers == 1:
+            yield from map(work, tasks)
+            return
+        pool = self._open()
+        pending: deque[Future[R]] = deque()
+        try:
+            for task in tasks:
+                pending.append(pool.submit(work, task))
+                if len(pending) > 2 * self._workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool as error:
+            raise FlowersError(
+                "a worker process was killed, most often for lack of memory: use fewer --workers, "
+                "or remove photos of very many pixels"
+            ) from error
+
+    def _open(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # TensorFlow's threads do not survive a fork, so the workers start from a clean process.
+            context = get_context("forkserver")
+            context.set_forkserver_preload(["components.ingest_examples.work"])
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=context)
+        return self._pool
