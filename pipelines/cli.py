@@ -20,6 +20,7 @@ STEPS = {
     "evaluate": "components.evaluate_model",
     "gate": "components.gate_model",
     "export": "components.export_model",
+    "deploy": "components.deploy_model",
 }
 
 
@@ -60,6 +61,8 @@ def _recipe_name(recipe: str | None, images: str) -> str:
 @click.option(
     "--image-lock", type=PATH, help="File of flowers images build: the images of --runner docker."
 )
+@click.option("--registry", default="", help="Folder to deploy to, behind the champion rule.")
+@click.option("--model-name", default="flowers", show_default=True, help="Model in the registry.")
 def run(
     recipe: str | None,
     assignments: tuple[str, ...],
@@ -67,20 +70,28 @@ def run(
     runner: str,
     memory: str | None,
     image_lock: Path | None,
+    registry: str,
+    model_name: str,
     **arguments: Any,
 ) -> int:
     """Runs the whole pipeline on this machine.
 
     Exit code 0: the gate is open and the model is exported. 1: a fault of ours. 2: your mistake.
-    3: the gate is closed. 130: interrupted.
+    3: the gate is closed, or the champion stays. 130: interrupted.
     """
-    from pipelines.recipe import load_recipe
+    from pipelines.recipe import DeploymentConfig, load_recipe
     from pipelines.targets.local import run_local
 
     photos = take_config(PhotosConfig, arguments)
     name = _recipe_name(recipe, photos.images)
     how = _runner(runner, memory, image_lock)
-    return run_local(photos, load_recipe(name, assignments), name, output, how)
+    if registry and "://" in registry:
+        raise ConfigError(f"--registry {registry}: expected a folder; flowers submit takes others")
+    if registry and runner == "docker":
+        raise ConfigError("--registry: goes with --runner subprocess, since containers have no folder")
+    place = str(Path(registry).absolute()) if registry else ""
+    deployment = DeploymentConfig(place, model_name)
+    return run_local(photos, load_recipe(name, assignments), name, output, how, deployment)
 
 
 def _runner(name: str, memory: str | None, image_lock: Path | None) -> Any:

@@ -3,6 +3,7 @@
 from kfp import dsl
 
 from components.augment_examples.component import augment_examples
+from components.deploy_model.component import deploy_model
 from components.evaluate_model.component import evaluate_model
 from components.export_model.component import export_model
 from components.gate_model.component import gate_model, refuse_model
@@ -28,6 +29,11 @@ def flowers_pipeline(
     model_config: dict,
     train_config: dict,
     gate_threshold: float,
+    deploy_config: dict,
+    registry: str,
+    model_name: str,
+    run_name: str,
+    serving_config: dict,
 ) -> None:
     """Ingests, augments, trains, evaluates, gates and exports.
 
@@ -59,10 +65,23 @@ def flowers_pipeline(
     gated = gate_model(evaluation=evaluated.outputs["evaluation"], threshold=gate_threshold)
     # Always both branches: kfp.local skips a lone If on a named output and calls that success.
     with dsl.If(gated.outputs["Output"] == True, name="gate-open"):  # noqa: E712
-        export_model(
+        exported = export_model(
             examples=examples,
             model=trained.outputs["model"],
             evaluation=evaluated.outputs["evaluation"],
         )
+        with dsl.If(registry != "", name="registry-given"):
+            deployed = deploy_model(
+                examples=examples,
+                saved_model=exported.outputs["saved_model"],
+                evaluation=evaluated.outputs["evaluation"],
+                registry=registry,
+                model_name=model_name,
+                run_name=run_name,
+                deploy_config=deploy_config,
+                serving_config=serving_config,
+            )
+            # Which model serves is not among its inputs: it has to look, every time.
+            deployed.set_caching_options(False)
     with dsl.Else(name="gate-closed"):
         refuse_model(verdict=gated.outputs["verdict"])
