@@ -21,6 +21,7 @@ STEPS = {
     "gate": "components.gate_model",
     "export": "components.export_model",
     "deploy": "components.deploy_model",
+    "summarize": "components.summarize_run",
 }
 
 
