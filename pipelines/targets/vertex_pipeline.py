@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from components.common.config import to_json
-from components.images import GPU
+from components.images import CPU, GPU, IMAGES
 from pipelines.image_lock import ImageLock, pin_images
 from pipelines.targets.machines import cpu_and_memory
 from pipelines.targets.vertex_config import TrainTargetConfig, VertexTarget
@@ -120,10 +120,10 @@ def _with_workers(job: Any, train: TrainTargetConfig) -> Any:
     for holder in holders:
         parameters = holder.get("inputDefinitions", {}).get("parameters", {})
         for pool in parameters.get("worker_pool_specs", {}).get("defaultValue", []):
+            pool["container_spec"]["image_uri"] = GPU
             if train.tpu_topology:
                 pool["machine_spec"]["tpu_topology"] = train.tpu_topology
-            else:
-                pool["container_spec"]["image_uri"] = GPU
+                pool["container_spec"]["image_uri"] = IMAGES.get("tpu", CPU)
     return components.load_component_from_text(yaml.safe_dump(spec))
 
 
