@@ -9,10 +9,19 @@ import click
 from components.common.cli import PATH, config_options, run_cli, take_config
 from components.common.errors import ConfigError
 from components.ingest_examples.config import PhotosConfig
+from pipelines.commands.deploy import deploy
 from pipelines.commands.images import images
+from pipelines.commands.options import (
+    SYNTHETIC,
+    TARGET_FLAGS,
+    recipe_name,
+    recipe_options,
+    target_options,
+)
+from pipelines.commands.schedule import schedule
+from pipelines.commands.submit import submit
 from pipelines.version import __version__
 
-SYNTHETIC = "synthetic://flowers"
 STEPS = {
     "ingest": "components.ingest_examples",
     "augment": "components.augment_examples",
@@ -31,23 +40,9 @@ def flowers() -> None:
     """From labelled photos to a gated image classifier, on one pipeline."""
 
 
-def _recipe_options(function: Any) -> Any:
-    function = click.option(
-        "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="E.g. train.epochs=5."
-    )(function)
-    return click.option(
-        "--recipe",
-        help="Name of a recipe, or a file.  [quick for synthetic flowers, else squeezenet]",
-    )(function)
-
-
-def _recipe_name(recipe: str | None, images: str) -> str:
-    return recipe or ("quick" if images.startswith(SYNTHETIC) else "squeezenet")
-
-
 @flowers.command()
 @config_options(PhotosConfig, images=SYNTHETIC)
-@_recipe_options
+@recipe_options
 @click.option(
     "--output", type=PATH, default=Path("runs"), show_default=True, help="Folder of the runs."
 )
@@ -84,12 +79,14 @@ def run(
     from pipelines.targets.local import run_local
 
     photos = take_config(PhotosConfig, arguments)
-    name = _recipe_name(recipe, photos.images)
+    name = recipe_name(recipe, photos.images)
     how = _runner(runner, memory, image_lock)
     if registry and "://" in registry:
         raise ConfigError(f"--registry {registry}: expected a folder; flowers submit takes others")
     if registry and runner == "docker":
-        raise ConfigError("--registry: goes with --runner subprocess, since containers have no folder")
+        raise ConfigError(
+            "--registry: goes with --runner subprocess, since containers have no folder"
+        )
     place = str(Path(registry).absolute()) if registry else ""
     deployment = DeploymentConfig(place, model_name)
     return run_local(photos, load_recipe(name, assignments), name, output, how, deployment)
@@ -112,27 +109,58 @@ def _runner(name: str, memory: str | None, image_lock: Path | None) -> Any:
 
 @flowers.command("compile")
 @config_options(PhotosConfig)
-@_recipe_options
+@recipe_options
 @click.option("--output", type=PATH, required=True, help="YAML file to write.")
 @click.option("--image-lock", type=PATH, help="File of flowers images build: images by digest.")
+@click.option(
+    "--target",
+    type=click.Choice(["kfp", "vertex"]),
+    default="kfp",
+    show_default=True,
+    help="Plain KFP, or Vertex AI with the machines of --config.",
+)
+@target_options(*TARGET_FLAGS)
 def compile_(
     recipe: str | None,
     assignments: tuple[str, ...],
     output: Path,
     image_lock: Path | None,
+    target: str,
     **arguments: Any,
 ) -> None:
     """Compiles the pipeline to KFP's YAML, with a recipe as default parameters."""
+    from pipelines.targets.compiled import check_output, write_compiled
+
+    check_output(output)
+    if target == "vertex":
+        from pipelines.commands.submit import compile_for
+        from pipelines.targets.vertex_pipeline import to_text
+
+        _, spec = compile_for(recipe, assignments, image_lock, arguments)
+        write_compiled(to_text(spec), output)
+    else:
+        _compile_plain(recipe, assignments, output, image_lock, arguments)
+    click.echo(f"compiled to {output}")
+
+
+def _compile_plain(
+    recipe: str | None,
+    assignments: tuple[str, ...],
+    output: Path,
+    image_lock: Path | None,
+    arguments: dict[str, Any],
+) -> None:
     from pipelines.image_lock import load_image_lock
     from pipelines.recipe import load_recipe, pipeline_parameters
     from pipelines.targets.compiled import compile_pipeline
 
     photos = take_config(PhotosConfig, arguments)
-    name = _recipe_name(recipe, photos.images)
+    for name in ("config", *TARGET_FLAGS):
+        if arguments.get(name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')}: goes with --target vertex")
+    name = recipe_name(recipe, photos.images)
     parameters = pipeline_parameters(photos, load_recipe(name, assignments))
-    lock = load_image_lock(image_lock) if image_lock else None
-    compile_pipeline(parameters, output, lock)
-    click.echo(f"compiled to {output}")
+    compile_pipeline(parameters, output, load_image_lock(image_lock) if image_lock else None)
 
 
 class _Steps(click.Group):
@@ -155,7 +183,8 @@ def step() -> None:
     """Runs one step; the same as `python -m components.<step>`."""
 
 
-flowers.add_command(images)
+for group in (deploy, images, schedule, submit):
+    flowers.add_command(group)
 
 
 def main() -> NoReturn:

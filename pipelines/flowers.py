@@ -13,7 +13,6 @@ from components.gate_model.component import gate_model, refuse_model
 from components.ingest_examples.component import ingest_examples
 from components.train_model.component import train_model
 
-
 NAME = "flowers"
 DESCRIPTION = "Labelled photos to a gated, deployed classifier."
 

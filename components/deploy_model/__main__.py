@@ -38,7 +38,8 @@ def command(
     """
     with run_step("deploy-model"):
         import_tensorflow_quietly()
-        from components.deploy_model.deploy import deploy, open_registry
+        from components.deploy_model.deploy import deploy
+        from components.deploy_model.registries import open_registry
 
         config = build(DeployConfig, read_mapping(deploy_config))
         serving = build(ServingConfig, read_mapping(serving_config))

@@ -39,7 +39,8 @@ def deploy_model(
         import_tensorflow_quietly()
         from components.common.config import build
         from components.deploy_model.config import DeployConfig, ServingConfig
-        from components.deploy_model.deploy import deploy, open_registry
+        from components.deploy_model.deploy import deploy
+        from components.deploy_model.registries import open_registry
 
         config = build(DeployConfig, deploy_config)
         with open_registry(registry, model_name, build(ServingConfig, serving_config)) as opened:

@@ -1,10 +1,8 @@
 """Registers an exported model, holds it against the champion, and rolls it out."""
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from components.common.config import read_mapping, to_json
 from components.common.dataset import load_dataset
@@ -12,9 +10,9 @@ from components.common.errors import ChampionStaysError, ConfigError, DataError,
 from components.common.evaluation import Evaluation, load_evaluation, percent
 from components.common.outputs import staged
 from components.common.progress import say
-from components.common.vertex import SCHEME
 from components.deploy_model.champion import Comparison, compare
-from components.deploy_model.config import DeployConfig, ServingConfig, check_model_name
+from components.deploy_model.config import DeployConfig
+from components.deploy_model.registries import prober
 from components.deploy_model.registry import (
     STEP,
     Candidate,
@@ -126,7 +124,10 @@ def decide_and_roll_out(
     recover(registry)
     answers = predict(candidate.saved_model, [photo.jpeg for photo in photos])
     right = _right(answers, photos)
-    if sum(right) != candidate.evaluation["correct"] or len(right) != candidate.evaluation["examples"]:
+    if (
+        sum(right) != candidate.evaluation["correct"]
+        or len(right) != candidate.evaluation["examples"]
+    ):
         raise FlowersError(
             f"the SavedModel has {sum(right)} of {len(right)} test photos right, and its evaluation "
             f"says {candidate.evaluation['correct']} of {candidate.evaluation['examples']}"
@@ -154,9 +155,7 @@ def decide_and_roll_out(
 
 
 def _right(answers: Sequence[Prediction], photos: Sequence[Photo]) -> list[bool]:
-    return [
-        answer.label == photo.class_name for answer, photo in zip(answers, photos, strict=True)
-    ]
+    return [answer.label == photo.class_name for answer, photo in zip(answers, photos, strict=True)]
 
 
 def _compare(
@@ -177,75 +176,3 @@ def _compare(
             "under another --model-name, or train it with photos of these classes"
         )
     return compare(_right(answers, photos), _right(former, photos), config.significance)
-
-
-def prober(
-    registry: Registry,
-    photos: Sequence[bytes],
-    expected: Sequence[Prediction],
-    tolerance: float,
-) -> Callable[[str], str]:
-    """A check for `roll_out`: the endpoint says what the SavedModel said."""
-
-    def check(version: str) -> str:
-        for number, (served, evaluated) in enumerate(
-            zip(registry.predict(version, photos), expected, strict=True)
-        ):
-            problem = _difference(served, evaluated, tolerance)
-            if problem:
-                return f"version {version} answers probe {number + 1} of {len(photos)} wrong: {problem}"
-        return ""
-
-    return check
-
-
-def _difference(served: Prediction, evaluated: Prediction, tolerance: float) -> str:
-    if served.probabilities.keys() != evaluated.probabilities.keys():
-        return f"expected the classes {sorted(evaluated.probabilities)}, received others"
-    for name, expected in evaluated.probabilities.items():
-        received = served.probabilities[name]
-        # Written so that NaN is a difference too.
-        if not abs(received - expected) <= tolerance:
-            return f"expected {name} with {expected:.3f}, received {received:.3f}"
-    return ""
-
-
-@contextlib.contextmanager
-def open_registry(
-    place: str, model: str, serving_config: ServingConfig | None = None
-) -> Iterator[Registry]:
-    """Opens the registry that `--registry` names.
-
-    Args:
-        place: A folder, or `vertex://PROJECT/REGION`.
-        model: Name of the model.
-        serving_config: What serves on Vertex AI.
-
-    Raises:
-        ConfigError: The place or the name is not right.
-    """
-    check_model_name(model)
-    if place.startswith(SCHEME):
-        from components.common.vertex import Vertex
-        from components.deploy_model.vertex_registry import VertexRegistry
-
-        project, _, region = place.removeprefix(SCHEME).partition("/")
-        yield VertexRegistry(Vertex(project, region), model, serving_config or ServingConfig())
-    elif "://" in place or not place:
-        raise ConfigError(
-            f"--registry: expected a folder or vertex://PROJECT/REGION, received {place!r}"
-        )
-    else:
-        from components.deploy_model.local_registry import open_local
-
-        with open_local(Path(place), model) as registry:
-            yield registry
-
-
-def plain_status(registry: Registry) -> dict[str, Any]:
-    """Versions, aliases and traffic, as plain data."""
-    return {
-        "traffic": registry.traffic(),
-        "unfinished_rollout": registry.unfinished_rollout() is not None,
-        "versions": [dataclasses.asdict(version) for version in registry.versions()],
-    }

@@ -188,4 +188,3 @@ def open_local(root: Path, model: str) -> Iterator[LocalRegistry]:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield LocalRegistry(folder)
-

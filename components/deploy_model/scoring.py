@@ -30,9 +30,7 @@ class Photo(NamedTuple):
 def test_photos(dataset: Dataset) -> list[Photo]:
     """Every photo of the test split, in the order of the shards."""
     parsed = (
-        parse_features(payload)
-        for shard in dataset.shards("test")
-        for payload in read_shard(shard)
+        parse_features(payload) for shard in dataset.shards("test") for payload in read_shard(shard)
     )
     return [Photo(jpeg.numpy(), dataset.class_names[int(label)]) for jpeg, label in parsed]
 

@@ -45,7 +45,7 @@ _TPUS = {
 
 
 def cpu_and_memory(machine_type: str) -> tuple[str, str]:
-    """vCPUs and memory of a machine, as KFP takes them, e.g. ("8", "32G").
+    """VCPUs and memory of a machine, as KFP takes them, e.g. ("8", "32G").
 
     Raises:
         ConfigError: There is no such machine without an accelerator.

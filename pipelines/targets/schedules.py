@@ -116,14 +116,11 @@ class ScheduleConfig:
         limit = min(3, self.max_runs or 3)
         return [one for one in self.next_runs(after, limit) if not end or one <= end]
 
-    def to_plain(self, vertex: Vertex, job: dict[str, Any]) -> dict[str, Any]:
-        """The schedule as the REST API has it."""
+    def when(self) -> dict[str, Any]:
+        """What says when, as the REST API has it."""
         plain: dict[str, Any] = {
-            "displayName": self.name,
             "cron": f"TZ={self.time_zone} {self.cron}",
             "maxConcurrentRunCount": str(self.concurrency),
-            "allowQueueing": True,
-            "createPipelineJobRequest": {"parent": vertex.parent, "pipelineJob": job},
         }
         for key, moment in (("startTime", self._moment("start")), ("endTime", self._moment("end"))):
             if moment:
@@ -132,6 +129,15 @@ class ScheduleConfig:
         if self.max_runs:
             plain["maxRunCount"] = str(self.max_runs)
         return plain
+
+    def to_plain(self, vertex: Vertex, job: dict[str, Any]) -> dict[str, Any]:
+        """The schedule as the REST API has it."""
+        return self.when() | {
+            "displayName": self.name,
+            # A run that is due while another goes on waits for it, and is not left out.
+            "allowQueueing": True,
+            "createPipelineJobRequest": {"parent": vertex.parent, "pipelineJob": job},
+        }
 
 
 class Schedules:
@@ -183,15 +189,19 @@ class Schedules:
             self._delete(double.name)
         return first, True
 
-    def update(self, schedule: dict[str, Any], fields: list[str]) -> None:
-        """Changes some fields of the schedule of that name.
+    def update(self, config: ScheduleConfig, fields: list[str]) -> None:
+        """Changes some fields of the schedule of that name; what it runs stays.
 
         Args:
-            schedule: The schedule as it shall be.
+            config: The schedule as it shall be.
             fields: Names of the fields as the API's messages have them.
         """
-        name = self.find(schedule["displayName"]).name
-        message = _message(schedule | {"name": name})
+        from google.cloud import aiplatform_v1
+        from google.protobuf import json_format
+
+        name = self.find(config.name).name
+        message = aiplatform_v1.Schedule(name=name)
+        json_format.ParseDict(config.when(), aiplatform_v1.Schedule.pb(message))
 
         def done() -> bool | None:
             now = self._vertex.read(self._client.get_schedule, {"name": name})
@@ -201,7 +211,7 @@ class Schedules:
             done,
             self._client.update_schedule,
             {"schedule": message, "update_mask": {"paths": fields}},
-            f"change of schedule {schedule['displayName']}",
+            f"change of schedule {config.name}",
         )
 
     def pause(self, name: str) -> None:
@@ -232,7 +242,9 @@ class Schedules:
 
     def _delete(self, resource: str) -> None:
         self._vertex.ensure(
-            lambda: self._vertex.find(self._client.get_schedule, {"name": resource}) is None or None,
+            lambda: (
+                self._vertex.find(self._client.get_schedule, {"name": resource}) is None or None
+            ),
             self._client.delete_schedule,
             {"name": resource},
             f"removal of {resource}",

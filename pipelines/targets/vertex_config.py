@@ -80,7 +80,9 @@ class TrainTargetConfig:
         check("timeout_hours", self.timeout_hours, Range(0.1, 168))
         check("retries", self.retries, Range(0, 10))
         if self.spot and not self.accelerator:
-            raise ConfigError("spot: goes with an accelerator, since a plain task cannot ask for it")
+            raise ConfigError(
+                "spot: goes with an accelerator, since a plain task cannot ask for it"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,7 @@ from components.deploy_model.registry import Candidate, Prediction
 from components.deploy_model.scoring import Photo
 from tests.builders import CLASS_NAMES
 
-PHOTOS = [
-    Photo(f"photo {number}".encode(), CLASS_NAMES[number % 3]) for number in range(60)
-]
+PHOTOS = [Photo(f"photo {number}".encode(), CLASS_NAMES[number % 3]) for number in range(60)]
 
 
 def make_candidate(folder: Path, name: str, correct: int) -> Candidate:

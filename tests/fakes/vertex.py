@@ -11,7 +11,7 @@ import datetime
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -177,7 +177,9 @@ class FakeVertex:
             raise invalid("the default version cannot be deleted")
         if number in self.traffic():
             raise invalid("the version is deployed")
-        return self.operate("deleteVersion", lambda: self.models[name.partition("@")[0]].pop(number))
+        return self.operate(
+            "deleteVersion", lambda: self.models[name.partition("@")[0]].pop(number)
+        )
 
     def import_evaluation(self, body, _query, name):
         self.model(name)
@@ -292,9 +294,7 @@ class FakeVertex:
         photos = [base64.b64decode(one["image_bytes"]["b64"]) for one in body["instances"]]
         answers = [self.predictor(version.artifact_uri, photo) for photo in photos]
         if deployed.model_version_id in self.wrong:
-            answers = [
-                {**one, "probabilities": one["probabilities"][::-1]} for one in answers
-            ]
+            answers = [{**one, "probabilities": one["probabilities"][::-1]} for one in answers]
         return {
             "predictions": answers,
             "deployedModelId": key,

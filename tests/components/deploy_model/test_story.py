@@ -44,7 +44,10 @@ class Wrong:
         with self._registry.artifact(version) as path:
             answers = story.predict(path, photos)
         if version in self.wrong:
-            return [one._replace(probabilities=dict.fromkeys(one.probabilities, 1 / 3)) for one in answers]
+            return [
+                one._replace(probabilities=dict.fromkeys(one.probabilities, 1 / 3))
+                for one in answers
+            ]
         return answers
 
 
