@@ -84,9 +84,7 @@ def run(
     if registry and "://" in registry:
         raise ConfigError(f"--registry {registry}: expected a folder; flowers submit takes others")
     if registry and runner == "docker":
-        raise ConfigError(
-            "--registry: goes with --runner subprocess, since containers have no folder"
-        )
+        raise ConfigError("--registry: goes with --runner subprocess, and with no other")
     place = str(Path(registry).absolute()) if registry else ""
     deployment = DeploymentConfig(place, model_name)
     return run_local(photos, load_recipe(name, assignments), name, output, how, deployment)

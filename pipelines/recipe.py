@@ -31,7 +31,7 @@ class Recipe:
     model: ModelConfig
     train: TrainConfig
     gate: GateConfig
-    deploy: DeployConfig = DeployConfig()
+    deploy: DeployConfig = dataclasses.field(default_factory=DeployConfig)
 
 
 @dataclasses.dataclass(frozen=True)

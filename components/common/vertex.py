@@ -178,7 +178,7 @@ class Vertex:
             try:
                 answer = method(request=request, timeout=self.patience.request, retry=None)
             except Exception as error:
-                exists = type(error).__name__ == "AlreadyExists"
+                exists = _exists(error)
                 if not (may_pass(error) or exists):
                     raise translate(error) from error
                 # The answer may have been lost on its way back, so the world is asked first.
@@ -231,6 +231,13 @@ class Vertex:
 
 class NotFoundError(FlowersError):
     """There is no such thing in this project and region."""
+
+
+def _exists(error: Exception) -> bool:
+    """Whether an id is taken: by us, when an earlier answer was lost."""
+    from google.api_core import exceptions
+
+    return isinstance(error, exceptions.Conflict)
 
 
 def may_pass(error: Exception) -> bool:
@@ -287,7 +294,7 @@ def credentials(endpoint: str) -> Any:
     from google.auth.exceptions import DefaultCredentialsError
 
     if endpoint:
-        return AnonymousCredentials()  # type: ignore[no-untyped-call]
+        return AnonymousCredentials()
     try:
         found, _ = default(scopes=[_SCOPE])
     except DefaultCredentialsError as error:

@@ -48,7 +48,7 @@ def mcnemar(gained: int, lost: int) -> float:
     """
     differing = gained + lost
     tail = sum(math.comb(differing, count) for count in range(gained, differing + 1))
-    return tail / 2**differing
+    return float(tail / 2**differing)
 
 
 def compare(

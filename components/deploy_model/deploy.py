@@ -124,13 +124,11 @@ def decide_and_roll_out(
     recover(registry)
     answers = predict(candidate.saved_model, [photo.jpeg for photo in photos])
     right = _right(answers, photos)
-    if (
-        sum(right) != candidate.evaluation["correct"]
-        or len(right) != candidate.evaluation["examples"]
-    ):
+    counted = (candidate.evaluation["correct"], candidate.evaluation["examples"])
+    if (sum(right), len(right)) != counted:
         raise FlowersError(
-            f"the SavedModel has {sum(right)} of {len(right)} test photos right, and its evaluation "
-            f"says {candidate.evaluation['correct']} of {candidate.evaluation['examples']}"
+            f"the SavedModel has {sum(right)} of {len(right)} test photos right, and its "
+            f"evaluation says {counted[0]} of {counted[1]}"
         )
     champion = serving(registry.traffic())
     version = registry.add(candidate)

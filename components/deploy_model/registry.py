@@ -1,4 +1,4 @@
-"""What a registry with an endpoint can do, whoever keeps it; and how a model is rolled out on one."""
+"""What a registry with an endpoint can do, and how a model is rolled out on one."""
 
 import contextlib
 import dataclasses

@@ -1,6 +1,7 @@
 """`flowers schedule`: the pipeline again and again on Vertex AI."""
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def schedule() -> None:
     """Retrains on a schedule of Vertex AI."""
 
 
-def _when(required: bool) -> Any:
+def _when(required: bool) -> Callable[[Any], Any]:
     """Adds the flags that say when."""
 
     def decorate(function: Any) -> Any:

@@ -19,10 +19,12 @@ _FAMILIES: dict[str, tuple[float, tuple[int, ...]]] = {
     "e2-highcpu": (1.0, (16, 32)),
     "c2-standard": (4.0, (4, 8, 16, 30, 60)),
 }
+# GPUs are attached to any machine of this family; the others come with theirs.
+_N1 = "n1-"
 # GPU -> machine (or family) -> the numbers of GPUs it takes.
 _GPUS: dict[str, dict[str, tuple[int, ...]]] = {
-    "NVIDIA_TESLA_T4": {"n1-": (1, 2, 4)},
-    "NVIDIA_TESLA_V100": {"n1-": (1, 2, 4, 8)},
+    "NVIDIA_TESLA_T4": {_N1: (1, 2, 4)},
+    "NVIDIA_TESLA_V100": {_N1: (1, 2, 4, 8)},
     "NVIDIA_L4": {
         **{f"g2-standard-{cpus}": (1,) for cpus in (4, 8, 12, 16, 32)},
         "g2-standard-24": (2,),
@@ -75,15 +77,7 @@ def check_accelerator(machine_type: str, accelerator: str, count: int, topology:
         ConfigError: Says what would fit.
     """
     if accelerator == "TPU":
-        if machine_type not in _TPUS:
-            raise ConfigError(
-                f"machine_type: expected one with TPUs, {', '.join(_TPUS)}, got {machine_type!r}"
-            )
-        if topology not in _TPUS[machine_type]:
-            raise ConfigError(
-                f"tpu_topology: {machine_type} has {', '.join(_TPUS[machine_type])}, "
-                f"received {topology!r}"
-            )
+        _check_tpu(machine_type, topology)
         return
     if topology:
         raise ConfigError(f"tpu_topology: goes with accelerator: TPU, received {topology!r}")
@@ -94,14 +88,30 @@ def check_accelerator(machine_type: str, accelerator: str, count: int, topology:
         raise ConfigError(
             f"accelerator: expected TPU or one of {', '.join(_GPUS)}, received {accelerator!r}"
         )
+    _check_gpu(machine_type, accelerator, count)
+
+
+def _check_tpu(machine_type: str, topology: str) -> None:
+    if machine_type not in _TPUS:
+        raise ConfigError(
+            f"machine_type: expected one with TPUs, {', '.join(_TPUS)}, got {machine_type!r}"
+        )
+    if topology not in _TPUS[machine_type]:
+        raise ConfigError(
+            f"tpu_topology: {machine_type} has {', '.join(_TPUS[machine_type])}, "
+            f"received {topology!r}"
+        )
+
+
+def _check_gpu(machine_type: str, accelerator: str, count: int) -> None:
     machines = _GPUS[accelerator]
-    counts = next((n for one, n in machines.items() if machine_type.startswith(one)), ())
-    if machine_type.startswith("n1-"):
+    if machine_type.startswith(_N1) and _N1 in machines:
         cpu_and_memory(machine_type)
-    elif machine_type not in machines:
-        counts = ()
+        counts = machines[_N1]
+    else:
+        counts = machines.get(machine_type, ())
     if not counts:
-        shown = ", ".join(name + ("standard-8" if name == "n1-" else "") for name in machines)
+        shown = ", ".join("n1-standard-N" if name == _N1 else name for name in machines)
         raise ConfigError(
             f"machine_type: {accelerator} goes with {shown}, received {machine_type!r}"
         )

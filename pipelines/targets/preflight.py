@@ -106,13 +106,14 @@ def _check_bucket(place: str) -> None:
     import requests
     from google.api_core import exceptions
     from google.auth.credentials import AnonymousCredentials
+    from google.auth.exceptions import GoogleAuthError
     from google.cloud import storage
 
     bucket = urlsplit(place).netloc
     emulated = os.environ.get("STORAGE_EMULATOR_HOST")
     options: dict[str, Any] = {"project": "none"}
     if emulated:
-        options["credentials"] = AnonymousCredentials()  # type: ignore[no-untyped-call]
+        options["credentials"] = AnonymousCredentials()
     try:
         client = storage.Client(**options)
         held = client.bucket(bucket).test_iam_permissions(_WRITES, timeout=_TIMEOUT, retry=None)
@@ -121,7 +122,7 @@ def _check_bucket(place: str) -> None:
             f"--pipeline-root {place}: there is no bucket {bucket}; make it with "
             f"`gcloud storage buckets create gs://{bucket}`"
         ) from error
-    except (exceptions.GoogleAPICallError, requests.RequestException) as error:
+    except (exceptions.GoogleAPICallError, requests.RequestException, GoogleAuthError) as error:
         raise ConfigError(f"--pipeline-root {place}: {translate(error)}") from error
     lacking = [one for one in _WRITES if one not in held]
     if lacking:

@@ -121,8 +121,8 @@ class VertexTarget:
     deploy: bool = True
     model_name: str = "flowers"
     tasks: dict[str, TaskConfig] = dataclasses.field(default_factory=dict)
-    train: TrainTargetConfig = TrainTargetConfig()
-    serving: ServingConfig = ServingConfig()
+    train: TrainTargetConfig = dataclasses.field(default_factory=TrainTargetConfig)
+    serving: ServingConfig = dataclasses.field(default_factory=ServingConfig)
 
     def __post_init__(self) -> None:
         check_project(self.project)

@@ -143,9 +143,9 @@ def _set_machines(spec: dict[str, Any], target: VertexTarget) -> None:
             "resourceCpuLimit": cpu,
             "resourceMemoryLimit": memory,
         }
-    for name, task in _tasks(spec):
+    for name, holder in _tasks(spec):
         if retries.get(name):
-            task["retryPolicy"] = {
+            holder["retryPolicy"] = {
                 "backoffDuration": "30s",
                 "backoffFactor": 2.0,
                 "backoffMaxDuration": "600s",
@@ -192,14 +192,15 @@ def pipeline_job(
     return job
 
 
-def images_of(spec: Any) -> set[str]:
-    """Every image that a specification names."""
-    if isinstance(spec, dict):
-        named = {spec[key] for key in ("image", "image_uri") if isinstance(spec.get(key), str)}
-        return named.union(*map(images_of, spec.values())) if spec else named
-    if isinstance(spec, list):
-        return set().union(*map(images_of, spec))
-    return set()
+def images_of(spec: dict[str, Any]) -> set[str]:
+    """Every image that tasks and CustomJobs of a specification run in."""
+    executors = spec["deploymentSpec"]["executors"].values()
+    holders = [spec["root"], *spec["components"].values()]
+    parameters = (one.get("inputDefinitions", {}).get("parameters", {}) for one in holders)
+    pools = (one.get("worker_pool_specs", {}).get("defaultValue", []) for one in parameters)
+    return {one["container"]["image"] for one in executors if "container" in one} | {
+        pool["container_spec"]["image_uri"] for group in pools for pool in group
+    }
 
 
 def to_text(spec: dict[str, Any]) -> str:

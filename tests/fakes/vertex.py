@@ -25,7 +25,7 @@ FAULTS = ("429", "500", "503", "lost")
 _MACHINES = re.compile(r"(n1|n2|e2|c2|c3|a2|a3|g2|ct5lp|ct6e)-[a-z]+(-\w+)?")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What the server answers in place of a result."""
 
     def __init__(self, code, status, message):
@@ -34,15 +34,15 @@ class Refused(Exception):
 
 
 def invalid(message):
-    return Refused(400, "INVALID_ARGUMENT", message)
+    return RefusedError(400, "INVALID_ARGUMENT", message)
 
 
 def absent(name):
-    return Refused(404, "NOT_FOUND", f"{name} is not found")
+    return RefusedError(404, "NOT_FOUND", f"{name} is not found")
 
 
 def taken(name):
-    return Refused(409, "ALREADY_EXISTS", f"{name} already exists")
+    return RefusedError(409, "ALREADY_EXISTS", f"{name} already exists")
 
 
 def parse(kind, content):
@@ -76,11 +76,16 @@ class FakeVertex:
     """
 
     def __init__(self):
+        self.host = ""
         self.models, self.endpoints, self.operations = {}, {}, {}
         self.evaluations, self.jobs, self.schedules = {}, {}, {}
-        self.predictor = lambda uri, photo: {}
+        self.predictor: Callable[[str, bytes], dict] = lambda uri, photo: {}
         self.wrong, self.faults, self.failing_operations = set(), {}, {}
         self.requests, self.number, self.asked = [], 0, 0
+        self.contexts = {}
+        self.buckets = {"bucket": {"storage.objects.create", "storage.objects.get"}}
+        self.buckets["bucket"].add("storage.objects.list")
+        self.images = set()
         self.token_is_expired = False
         self.lock = threading.RLock()
 
@@ -281,7 +286,7 @@ class FakeVertex:
     def predict(self, body, _query, name):
         endpoint = self.endpoint(name)
         if not endpoint.traffic_split:
-            raise Refused(400, "FAILED_PRECONDITION", "the endpoint has no deployed model")
+            raise RefusedError(400, "FAILED_PRECONDITION", "the endpoint has no deployed model")
         # Every share is kept exactly over a hundred requests, and is spread out.
         place = (self.asked * 37) % 100
         self.asked += 1
@@ -387,6 +392,44 @@ class FakeVertex:
         self.schedule(name)
         return self.operate("deleteSchedule", lambda: self.schedules.pop(name))
 
+    # Experiments.
+
+    def create_context(self, body, query):
+        context, name = parse(v1.Context, body), query["contextId"]
+        if name in self.contexts:
+            raise taken(name)
+        context.name = f"{PARENT}/metadataStores/default/contexts/{name}"
+        self.contexts[name] = context
+        return plain(context)
+
+    def get_context(self, _body, _query, name):
+        if name in self.jobs and name not in self.contexts:
+            self.contexts[name] = v1.Context.pb(v1.Context(display_name=name))
+        if name not in self.contexts:
+            raise absent(name)
+        return plain(self.contexts[name])
+
+    def add_children(self, body, _query, name):
+        if name not in self.contexts:
+            raise absent(name)
+        for child in body["childContexts"]:
+            parents = self.contexts[child.rpartition("/")[2]].parent_contexts
+            parents.append(self.contexts[name].name)
+        return {}
+
+    # What is asked beside Vertex AI: a bucket, a registry of images.
+
+    def bucket(self, _body, query, name):
+        if name not in self.buckets:
+            raise absent(f"bucket {name}")
+        held = set(query["permissions"]) & self.buckets[name]
+        return {"permissions": sorted(held)}
+
+    def manifest(self, _body, _query, image, digest):
+        if f"{image}@{digest}" not in self.images:
+            raise absent(image)
+        return {}
+
     # Operations.
 
     def operate(self, verb, work, below=""):
@@ -482,7 +525,13 @@ ROUTES = [
         ("POST", f"schedules/{_ID}:pause", "pause_schedule"),
         ("POST", f"schedules/{_ID}:resume", "resume_schedule"),
         ("GET", rf"(?:models/[^/]+/)?operations/{_ID}", "get_operation"),
+        ("POST", "metadataStores/default/contexts", "create_context"),
+        ("GET", f"metadataStores/default/contexts/{_ID}", "get_context"),
+        ("POST", f"metadataStores/default/contexts/{_ID}:addContextChildren", "add_children"),
     ]
+] + [
+    ("GET", re.compile(r"/storage/v1/b/([^/]+)/iam/testPermissions"), "bucket"),
+    ("HEAD", re.compile(r"/v2/(.+)/manifests/(sha256:[0-9a-f]{64})"), "manifest"),
 ]
 
 
@@ -499,7 +548,10 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length) or b"{}")
         url = urlsplit(self.path)
-        query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+        query = {
+            key: values if key == "permissions" else values[-1]
+            for key, values in parse_qs(url.query).items()
+        }
         with self.fake.lock:
             fault = self.fake.faults.get(len(self.fake.requests))
             self.fake.requests.append(f"{self.command} {url.path}")
@@ -513,7 +565,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.answer(code, content)
 
-    do_GET = do_POST = do_PATCH = do_DELETE = handle_one  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PATCH = do_DELETE = handle_one  # noqa: N815
 
     def result(self, path, body, query):
         if self.fake.token_is_expired:
@@ -523,7 +575,7 @@ class _Handler(BaseHTTPRequestHandler):
             if found and method == self.command:
                 try:
                     return 200, getattr(self.fake, handler)(body, query, *found.groups())
-                except Refused as refused:
+                except RefusedError as refused:
                     return refused.code, error(refused.code, refused.message, refused.status)
         return 404, error(404, f"{self.command} {path}: no such method or parent", "NOT_FOUND")
 
@@ -533,7 +585,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
-        self.wfile.write(payload)
+        if self.command != "HEAD":
+            self.wfile.write(payload)
 
 
 def error(code, message, status):
