@@ -6,12 +6,11 @@ It refuses what the real one refuses: unknown fields, an illegal cron, traffic t
 
 import base64
 import contextlib
-import dataclasses
 import datetime
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -55,14 +54,6 @@ def parse(kind, content):
 
 def plain(message):
     return json_format.MessageToDict(message)
-
-
-@dataclasses.dataclass
-class Fault:
-    """What happens to one request."""
-
-    kind: str
-    used: bool = False
 
 
 class FakeVertex:
