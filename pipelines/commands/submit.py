@@ -49,6 +49,7 @@ def submit(
     """
     from components.common.vertex import Vertex
     from pipelines.targets import vertex as runs
+    from pipelines.targets.machines import quota_of
     from pipelines.targets.vertex_pipeline import dry_run as shown
 
     where, spec = compile_for(recipe, assignments, image_lock, arguments)
@@ -62,6 +63,10 @@ def submit(
     name = runs.submit(vertex, request, where.experiment)
     click.echo(f"submitted {name}")
     click.echo(runs.console_url(vertex, request["pipelineJobId"]))
+    if where.train.accelerator:
+        train = where.train
+        quota = quota_of(train.accelerator, train.machine_type, train.spot)
+        click.echo(f"training draws on the quota {quota} in {where.region}")
     if not wait:
         return 0
     return _wait(vertex, name)

@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from cronsim import CronSim, CronSimError
@@ -70,7 +71,7 @@ class FakeVertex:
         self.host = ""
         self.models, self.endpoints, self.operations = {}, {}, {}
         self.evaluations, self.jobs, self.schedules = {}, {}, {}
-        self.predictor: Callable[[str, bytes], dict] = lambda uri, photo: {}
+        self.predictor: Callable[[str, bytes], dict[str, Any]] = lambda uri, photo: {}
         self.wrong, self.faults, self.failing_operations = set(), {}, {}
         self.requests, self.number, self.asked = [], 0, 0
         self.contexts = {}

@@ -64,7 +64,43 @@ def closed_run(photos, tmp_path_factory):
     output = tmp_path_factory.mktemp("closed") / "runs"
     # A learning rate of nothing: the model stays as bad as it began.
     hopeless = ["--set=train.schedule.peak=1e-8", "--set=gate.threshold=0.99"]
-    return Finished(start("--images", photos, "--output", output, *TINY, *hopeless), output)
+    registry = ["--registry", output.parent / "registry"]
+    arguments = ["--images", photos, "--output", output, *TINY, *hopeless, *registry]
+    return Finished(start(*arguments), output)
+
+
+@pytest.fixture(scope="module")
+def deployed(photos, tmp_path_factory):
+    """Two runs that make the same model, and the registry they share."""
+    folder = tmp_path_factory.mktemp("deployed")
+    runs = []
+    for name in ("first", "second"):
+        arguments = ["--images", photos, "--output", folder / name, *TINY]
+        arguments += ["--set=gate.threshold=0.01", "--registry", folder / "registry"]
+        runs.append(Finished(start(*arguments), folder / name))
+    return folder / "registry" / "flowers", runs
+
+
+class TestRegistry:
+    def test_first_model_serves(self, deployed):
+        registry, (first, _) = deployed
+        assert first.exit_code == 0, first.stderr
+        assert first.run["deployment"]["version"] == "1"
+        assert "version 1 serves: the first version" in first.stdout
+        assert (registry / "serving" / "saved_model" / "saved_model.pb").is_file()
+        labels = json.loads((registry / "serving" / "version.json").read_text())["labels"]
+        assert labels["run"] == first.folder.name
+        assert labels["data"] == first.run["inputs"]["data_fingerprint"]
+
+    def test_same_model_again_adds_nothing(self, deployed):
+        registry, (_, second) = deployed
+        assert second.exit_code == 0, second.stderr
+        assert "it is the champion already" in second.run["deployment"]["reason"]
+        assert [path.name for path in (registry / "versions").iterdir()] == ["1"]
+
+    def test_closed_gate_does_not_reach_the_registry(self, closed_run):
+        assert closed_run.exit_code == 3
+        assert not (closed_run.folder.parents[1] / "registry").exists()
 
 
 class TestGateOpen:

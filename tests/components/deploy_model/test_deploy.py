@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_model_goes_to_the_bucket_and_the_champion_comes_back(
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket)
     with serve_vertex() as (fake, address):
         monkeypatch.setenv(ENDPOINT_VARIABLE, address)
-        uris = {}
+        uris: dict[str, Path] = {}
 
         def answer(uri, photo):
             folder = uris.setdefault(uri, tmp_path / f"served-{len(uris)}")
