@@ -23,6 +23,8 @@ _SOURCES = ("components", "pipelines", "containers", ".dockerignore")
 _REGISTRY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9][\w.-]*)+")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _TAG_LENGTH = 12
+# Up to 20.10, after which came 23, the client itself could have BuildKit build.
+_FIRST_CLIENT_WITHOUT_BUILDKIT = 23
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,34 +168,36 @@ class _Docker:
         self.checkout = checkout
 
     def check(self) -> None:
-        """Refuses to go on without a client, or without an engine behind it."""
+        """Refuses to go on without a client that can build, or without an engine behind it."""
         try:
-            finished = self._run("version", "--format", "{{.Server.Version}}", capture_output=True)
+            finished = self._run("version", "--format", "{{.Client.Version}}", capture_output=True)
         except OSError as error:
             raise ConfigError(
                 f"--docker {self.program}: cannot be run ({error.strerror}): install Docker Engine"
             ) from error
-        if finished.returncode == 0:
-            return
         if "permission denied" in finished.stderr.lower():
             raise ConfigError(
                 "no permission to use the container engine: sudo usermod -aG docker $USER, then "
                 "log in again"
             )
-        raise ConfigError("no container engine answers: sudo systemctl start docker")
+        if finished.returncode:
+            raise ConfigError("no container engine answers: sudo systemctl start docker")
+        client = finished.stdout.strip()
+        major = re.match(r"\d+", client)
+        needs_plugin = major and int(major[0]) >= _FIRST_CLIENT_WITHOUT_BUILDKIT
+        if needs_plugin and not self._has_buildx():
+            raise ConfigError(
+                f"--docker {self.program}: version {client} builds with a plug-in, which is "
+                "missing: sudo apt-get install docker-buildx-plugin"
+            )
+
+    def _has_buildx(self) -> bool:
+        return self._run("buildx", "version", capture_output=True).returncode == 0
 
     def build(self, *arguments: str) -> None:
         """Builds an image of the checkout; what Docker prints is for the user."""
-        finished = self._run("build", *arguments, ".")
-        if finished.returncode == 0:
-            return
-        plugin = self._run("buildx", "version", capture_output=True)
-        if plugin.returncode:
-            raise ConfigError(
-                f"docker build failed, and {self.program} has no buildx, which newer clients need: "
-                "sudo apt-get install docker-buildx-plugin, or name another client with --docker"
-            )
-        raise FlowersError("docker build failed; what it printed says why")
+        if self._run("build", *arguments, ".").returncode:
+            raise FlowersError("docker build failed; what it printed says why")
 
     def push(self, tag: str) -> None:
         """Pushes a tag."""

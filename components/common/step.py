@@ -1,5 +1,6 @@
 """What every step does around its work: quiet libraries, one line for an error, an exit code."""
 
+import errno
 import importlib.util
 import os
 import re
@@ -8,9 +9,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
-from components.common.errors import ConfigError, FlowersError
+from components.common.errors import ConfigError, FlowersError, UserError
 from components.common.progress import say
 
 _TOOK = re.compile(r"took (?P<seconds>[\d.]+) s")
@@ -85,7 +86,8 @@ def run_step(name: str) -> Iterator[None]:
     """Runs a step's body so that it ends the same way in a shell, in a container and under KFP.
 
     An error of the exception tree becomes one line, `<step>: exit <code>: <message>`, and the
-    process exits with its code. Anything else is a fault of ours and keeps its traceback.
+    process exits with its code; so does a full disk. Anything else is a fault of ours and keeps its
+    traceback.
 
     Args:
         name: The step as its task is called, e.g. `ingest-examples`.
@@ -95,6 +97,15 @@ def run_step(name: str) -> Iterator[None]:
         yield
         say(name, f"took {time.monotonic() - began:.2f} s")
     except FlowersError as error:
-        message = " ".join(str(error).split())
-        print(f"{name}: exit {error.exit_code}: {message}", file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)
+        _fail(name, error)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = f" for {error.filename}" if error.filename else ""
+        _fail(name, UserError(f"no space left on the disk{where}: free some and start again"))
+
+
+def _fail(name: str, error: FlowersError) -> NoReturn:
+    message = " ".join(str(error).split())
+    print(f"{name}: exit {error.exit_code}: {message}", file=sys.stderr, flush=True)
+    sys.exit(error.exit_code)

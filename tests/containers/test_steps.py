@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from benchmarks.images import measure
+from benchmarks.containers import measure
 from pipelines.cli import STEPS
 
 pytestmark = pytest.mark.docker

@@ -58,6 +58,19 @@ def test_known_error_ends_a_process_without_a_traceback() -> None:
     assert (done.returncode, done.stderr) == (2, "ingest-examples: exit 2: no photos\n")
 
 
+def test_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, run_step("train-model"):
+        Path("/dev/full").write_text("more than nothing")
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "train-model: exit 2: no space left on the disk: free some and start again"
+
+
+def test_other_error_of_the_system_is_not_taken_for_a_full_disk() -> None:
+    with pytest.raises(FileNotFoundError), run_step("train-model"):
+        Path("/none").read_text()
+
+
 def test_unknown_error_keeps_its_traceback() -> None:
     done = run("with run_step('gate-model'):\n    1 / 0\n")
     assert done.returncode == 1
