@@ -11,7 +11,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile submit test lint types unit test-docker test-faults format lock image smoke clean
+.PHONY: help run compile submit test lint types unit test-docker test-faults damage format lock image smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,10 @@ test-faults: $(VENV)/dev.installed ## Let every single request of a deployment f
 
 test-docker: $(VENV)/dev.installed ## Build the CPU image and run the tests that need an engine
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m docker tests/containers $(ARGS)
+
+damage: $(VENV)/dev.installed ## Ingest 2,400 damaged photos and 600 damaged shards
+	$(BIN)/pytest tests/components/ingest_examples/test_damage.py --damaged-inputs=2400 \
+		--override-ini=timeout=900
 
 format: $(VENV)/dev.installed ## Format the code
 	$(BIN)/ruff format

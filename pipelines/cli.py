@@ -9,8 +9,6 @@ import click
 from components.common.cli import PATH, config_options, run_cli, take_config
 from components.common.errors import ConfigError
 from components.ingest_examples.config import PhotosConfig
-from pipelines.commands.deploy import deploy
-from pipelines.commands.images import images
 from pipelines.commands.options import (
     SYNTHETIC,
     TARGET_FLAGS,
@@ -18,8 +16,6 @@ from pipelines.commands.options import (
     recipe_options,
     target_options,
 )
-from pipelines.commands.schedule import schedule
-from pipelines.commands.submit import submit
 from pipelines.version import __version__
 
 STEPS = {
@@ -32,9 +28,29 @@ STEPS = {
     "deploy": "components.deploy_model",
     "summarize": "components.summarize_run",
 }
+# Groups of commands by name: the module that has a group of that name.
+GROUPS = {
+    name: f"pipelines.commands.{name}"
+    for name in ("data", "deploy", "images", "schedule", "submit")
+}
 
 
-@click.group()
+class _Flowers(click.Group):
+    """The commands; groups of `pipelines.commands` are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return sorted([*super().list_commands(ctx), *GROUPS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name."""
+        if cmd_name not in GROUPS:
+            return super().get_command(ctx, cmd_name)
+        group: click.Command = getattr(import_module(GROUPS[cmd_name]), cmd_name)
+        return group
+
+
+@click.group(cls=_Flowers)
 @click.version_option(__version__)
 def flowers() -> None:
     """From labelled photos to a gated image classifier, on one pipeline."""
@@ -75,6 +91,7 @@ def run(
     Exit code 0: the gate is open and the model is exported. 1: a fault of ours. 2: your mistake.
     3: the gate is closed, or the champion stays. 130: interrupted.
     """
+    from pipelines.history import check_earlier_splits
     from pipelines.recipe import DeploymentConfig, load_recipe
     from pipelines.targets.local import run_local
 
@@ -87,7 +104,9 @@ def run(
         raise ConfigError("--registry: goes with --runner subprocess, and with no other")
     place = str(Path(registry).absolute()) if registry else ""
     deployment = DeploymentConfig(place, model_name)
-    return run_local(photos, load_recipe(name, assignments), name, output, how, deployment)
+    loaded = load_recipe(name, assignments)
+    check_earlier_splits(photos, loaded.ingest, output)
+    return run_local(photos, loaded, name, output, how, deployment)
 
 
 def _runner(name: str, memory: str | None, image_lock: Path | None) -> Any:
@@ -179,10 +198,6 @@ class _Steps(click.Group):
 @flowers.command("step", cls=_Steps)
 def step() -> None:
     """Runs one step; the same as `python -m components.<step>`."""
-
-
-for group in (deploy, images, schedule, submit):
-    flowers.add_command(group)
 
 
 def main() -> NoReturn:

@@ -7,7 +7,12 @@ from markupsafe import Markup
 
 from components.common import html
 
-_PAGES = (("evaluate-model", "report"), ("train-model", "report"), ("ingest-examples", "report"))
+_PAGES = (
+    ("evaluate-model", "report"),
+    ("train-model", "report"),
+    ("augment-examples", "report"),
+    ("ingest-examples", "report"),
+)
 
 
 def write_report(folder: Path, run: dict[str, Any]) -> None:

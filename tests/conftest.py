@@ -22,6 +22,15 @@ settings.register_profile(
 settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--damaged-inputs",
+        type=int,
+        default=210,
+        help="How many damaged photos tests/components/ingest_examples/test_damage.py tries.",
+    )
+
+
 @pytest.fixture(scope="session")
 def photos_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of thirty photos."""

@@ -24,7 +24,8 @@ from components.common.step import import_tensorflow_quietly, run_step
 def command(examples: Path, output: Path, workers: int, **arguments: Any) -> None:
     """Augmented copies of the train split, and of no other.
 
-    Makes OUTPUT/augmented, a data set of the train split and its copies.
+    Makes OUTPUT/augmented, a data set of the train split and its copies, and OUTPUT/report.html
+    with pictures before and after.
     """
     with run_step("augment-examples"):
         config = take_config(AugmentConfig, arguments)
@@ -32,7 +33,7 @@ def command(examples: Path, output: Path, workers: int, **arguments: Any) -> Non
         from components.augment_examples.augment import augment
 
         with staged(output) as (folder,):
-            augment(examples, config, folder / "augmented", workers)
+            augment(examples, config, folder / "augmented", folder / "report.html", workers)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,20 @@
 """The train split with augmented copies of every example."""
 
 import dataclasses
+import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
 from components.augment_examples.config import AugmentConfig
+from components.augment_examples.report import Samples, write_report
 from components.common import image_ops
 from components.common.dataset import Dataset, DatasetWriter, load_dataset
-from components.common.examples import encode_example, parse_features
+from components.common.errors import DataError
+from components.common.example_proto import CLASS, Features, encode_example
+from components.common.examples import parse_features
 from components.common.outputs import staged
 from components.common.progress import Progress, progress, say
 from components.common.tfrecords import read_shard, shard_count
@@ -18,7 +23,9 @@ STEP = "augment-examples"
 SPLIT = "train"
 
 
-def augment(examples: Path, config: AugmentConfig, augmented: Path, workers: int = 0) -> Dataset:
+def augment(
+    examples: Path, config: AugmentConfig, augmented: Path, report: Path, workers: int = 0
+) -> Dataset:
     """Writes the train split anew: each example as it is, followed by its copies.
 
     The seed of a copy comes from the bytes of its example, so the result is the same for any
@@ -28,6 +35,7 @@ def augment(examples: Path, config: AugmentConfig, augmented: Path, workers: int
         examples: Data set of `ingest_examples`; only its train split is read.
         config: How many copies, and what may be done to them.
         augmented: Folder to make: a data set with a train split and no other.
+        report: HTML page to make: pictures before and after.
         workers: Images augmented at a time; 0 for as many as the cores take.
 
     Returns:
@@ -39,58 +47,90 @@ def augment(examples: Path, config: AugmentConfig, augmented: Path, workers: int
     source = load_dataset(examples)
     shards = source.shards(SPLIT)
     count = source.counts[SPLIT] * (1 + config.copies)
-    with staged(augmented) as (output,), progress(STEP, "examples", count) as shown:
+    began = time.monotonic()
+    with (
+        staged(report, augmented) as (page, output),
+        progress(STEP, "examples", count) as shown,
+    ):
         output.mkdir()
         writer = DatasetWriter(output, source.class_names, source.image_size)
+        samples = Samples()
+        versions = _versions(shards, source, config, workers)
         for index, shard in enumerate(shards):
-            payloads = _shown(_versions(shard, source, config, workers), shown)
-            total = shard_count(shard) * (1 + config.copies)
+            examples_here = shard_count(shard)
+            payloads = (
+                payload
+                for original, copies in itertools.islice(versions, examples_here)
+                for payload in _told(samples, original, copies, source, shown)
+            )
+            total = examples_here * (1 + config.copies)
             writer.write(SPLIT, (index, len(shards)), total, payloads)
         dataset = writer.finish()
+        write_report(samples, config, source, page)
     say(STEP, f"wrote {count} examples: {source.counts[SPLIT]} and {config.copies} copies of each")
+    made = source.counts[SPLIT] * config.copies
+    say(STEP, f"{made / max(time.monotonic() - began, 1e-9):,.0f} copies/s")
     return dataclasses.replace(dataset, path=augmented)
 
 
-def _shown(payloads: Iterator[bytes], shown: Progress) -> Iterator[bytes]:
-    for payload in payloads:
-        yield payload
-        shown.advance()
+def _told(
+    samples: Samples,
+    original: bytes,
+    copies: list[bytes],
+    source: Dataset,
+    shown: Progress,
+) -> Iterator[bytes]:
+    """The payloads of one example and its copies; keeps some for the page."""
+    features = Features(original)
+    label = features.ints(CLASS, 1)[0]
+    samples.look_at(source.class_names[label], features, copies)
+    yield original
+    for jpeg in copies:
+        yield encode_example(jpeg, label, source.class_names, source.image_size)
+    shown.advance(1 + len(copies))
 
 
-def _versions(shard: Path, source: Dataset, config: AugmentConfig, workers: int) -> Iterator[bytes]:
-    """Every payload of a shard, each followed by its augmented copies."""
-    copies = _augmented_jpegs(shard, source.image_size, config, workers)
-    for payload in read_shard(shard):
-        yield payload
-        for _ in range(config.copies):
-            jpeg, label = next(copies)
-            yield encode_example(jpeg, label, source.class_names, source.image_size)
+def _versions(
+    shards: list[Path], source: Dataset, config: AugmentConfig, workers: int
+) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Every payload of all shards in order, with its augmented copies as JPEG.
 
+    One pipeline for all shards: building it takes longer than a shard. Each image is decoded once,
+    and its copies are made in threads that hold no lock of Python's.
+    """
+    damage: list[DataError] = []
 
-def _augmented_jpegs(
-    shard: Path, image_size: int, config: AugmentConfig, workers: int
-) -> Iterator[tuple[bytes, int]]:
-    """The copies of every example of a shard, as JPEG and label, in order."""
-    records = tf.data.TFRecordDataset(str(shard)).flat_map(
-        lambda serialized: tf.data.Dataset.range(1, config.copies + 1).map(
-            lambda copy: (serialized, copy)
-        )
+    def payloads() -> Iterator[bytes]:
+        try:
+            yield from itertools.chain.from_iterable(map(read_shard, shards))
+        except DataError as error:
+            # TensorFlow would make a page of it.
+            damage.append(error)
+
+    records = tf.data.Dataset.from_generator(
+        payloads, output_signature=tf.TensorSpec([], tf.string)
     )
-    copies = records.map(
-        lambda serialized, copy: _augment_one(serialized, copy, image_size, config),
+    made = records.map(
+        lambda serialized: (serialized, _copies_of(serialized, source.image_size, config)),
         num_parallel_calls=workers or tf.data.AUTOTUNE,
         deterministic=True,
     )
-    for jpeg, label in copies.prefetch(tf.data.AUTOTUNE):
-        yield jpeg.numpy(), int(label.numpy())
+    for serialized, copies in made.prefetch(tf.data.AUTOTUNE):
+        yield serialized.numpy(), copies.numpy().tolist()
+    if damage:
+        raise damage[0]
 
 
-def _augment_one(
-    serialized: tf.Tensor, copy: tf.Tensor, image_size: int, config: AugmentConfig
-) -> tuple[tf.Tensor, tf.Tensor]:
-    jpeg, label = parse_features(serialized)
+def _copies_of(serialized: tf.Tensor, image_size: int, config: AugmentConfig) -> tf.Tensor:
+    """The augmented copies of an example, JPEG bytes [copies]."""
+    jpeg, _ = parse_features(serialized)
     image = tf.ensure_shape(image_ops.decode_jpeg(jpeg), [image_size, image_size, 3])
     example_id = tf.strings.to_hash_bucket_fast(jpeg, 2**31 - 1)
     seed = tf.stack([tf.cast(example_id, tf.int32), tf.constant(config.seed, tf.int32)])
-    seed = tf.random.fold_in(seed, tf.cast(copy, tf.int32))
-    return image_ops.encode_jpeg(image_ops.augment(image, seed, config.policy)), label
+    return tf.map_fn(
+        lambda copy: image_ops.encode_jpeg(
+            image_ops.augment(image, tf.random.fold_in(seed, copy), config.policy)
+        ),
+        tf.range(1, config.copies + 1),
+        fn_output_signature=tf.TensorSpec([], tf.string),
+    )

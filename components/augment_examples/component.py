@@ -1,7 +1,7 @@
 """The KFP interface of the step."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Output
+from kfp.dsl import HTML, Dataset, Input, Output
 
 from components.images import CPU
 
@@ -13,6 +13,7 @@ def augment_examples(
     seed: int,
     policy: dict,
     augmented: Output[Dataset],
+    report: Output[HTML],
 ) -> None:
     """Augmented copies of the train split, and of no other.
 
@@ -22,6 +23,7 @@ def augment_examples(
         seed: The same seed gives the same bytes.
         policy: What may be done to an image; keys of `AugmentPolicy`.
         augmented: Data set with a train split only.
+        report: Page of pictures before and after.
     """
     from pathlib import Path
 
@@ -35,6 +37,6 @@ def augment_examples(
         import_tensorflow_quietly()
         from components.augment_examples.augment import augment
 
-        dataset = augment(Path(examples.path), config, Path(augmented.path))
+        dataset = augment(Path(examples.path), config, Path(augmented.path), Path(report.path))
         augmented.metadata["fingerprint"] = dataset.fingerprint
         augmented.metadata["counts"] = dict(dataset.counts)

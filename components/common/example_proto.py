@@ -144,5 +144,7 @@ class Features:
             raise DataError(f"feature {key!r}: expected {kind}, found {found or 'nothing'}")
         values = list(getattr(feature, kind).value)
         if not values or (count is not None and len(values) != count):
-            raise DataError(f"feature {key!r}: expected {count or 'some'} values, got {len(values)}")
+            raise DataError(
+                f"feature {key!r}: expected {count or 'some'} values, got {len(values)}"
+            )
         return values

@@ -72,7 +72,7 @@ def split_place(place: str) -> tuple[str, str]:
     return found["bucket"], found["name"] or ""
 
 
-def list_blobs(place: str, patience: Patience = PATIENT) -> Iterator[Blob]:
+def list_blobs(place: str) -> Iterator[Blob]:
     """Lists every object whose name starts with that of `place`, page by page, sorted.
 
     Raises:
@@ -81,32 +81,32 @@ def list_blobs(place: str, patience: Patience = PATIENT) -> Iterator[Blob]:
         FlowersError: The service does not answer.
     """
     bucket, prefix = split_place(place)
-    with _one_line(place):
+    with _one_line(place, listing=True):
         blobs = _client().list_blobs(
             bucket,
             prefix=prefix or None,
             fields="items(name,size,crc32c),nextPageToken",
-            retry=_retry(patience),
-            timeout=(patience.connect, patience.read),
+            retry=_retry(),
+            timeout=_timeout(),
         )
         for blob in blobs:
             yield Blob(blob.name, blob.size or 0, blob.crc32c or "")
 
 
-def list_level(place: str, patience: Patience = PATIENT) -> tuple[list[str], list[str]]:
+def list_level(place: str) -> tuple[list[str], list[str]]:
     """Lists one level below a prefix that ends in `/`: names of folders, and of objects.
 
     Raises:
         DataError, ConfigError, FlowersError: As for `list_blobs`.
     """
     bucket, prefix = split_place(place)
-    with _one_line(place):
+    with _one_line(place, listing=True):
         blobs = _client().list_blobs(
             bucket,
             prefix=prefix or None,
             delimiter="/",
-            retry=_retry(patience),
-            timeout=(patience.connect, patience.read),
+            retry=_retry(),
+            timeout=_timeout(),
         )
         names = [blob.name for blob in blobs]
         return sorted(blobs.prefixes), names
@@ -116,7 +116,6 @@ def read_blob(
     place: str,
     crc32c: str = "",
     span: tuple[int, int] | None = None,
-    patience: Patience = PATIENT,
 ) -> bytes:
     """Reads an object, or a part of it.
 
@@ -124,7 +123,6 @@ def read_blob(
         place: `gs://bucket/name`.
         crc32c: What its checksum must be, in base64; empty for not known.
         span: Offset and length of the part; None for all of it.
-        patience: How long to wait.
 
     Raises:
         BlobNotFoundError: There is no such object.
@@ -138,7 +136,7 @@ def read_blob(
         content: bytes = blob.download_as_bytes(
             checksum=None if span else "auto",
             retry=None,
-            timeout=(patience.connect, patience.read),
+            timeout=_timeout(),
             **limits,
         )
         _check_whole(place, content, crc32c, span)
@@ -147,10 +145,10 @@ def read_blob(
     if span and span[1] == 0:
         return b""
     with _one_line(place):
-        return _retry(patience)(attempt)()
+        return _retry()(attempt)()
 
 
-def write_blob(place: str, content: bytes, patience: Patience = PATIENT) -> None:
+def write_blob(place: str, content: bytes) -> None:
     """Writes an object whole; the service compares its CRC32C. Twice is the same as once.
 
     Raises:
@@ -159,26 +157,24 @@ def write_blob(place: str, content: bytes, patience: Patience = PATIENT) -> None
     bucket, name = split_place(place)
     blob = _client().bucket(bucket).blob(name)
     with _one_line(place):
-        _retry(patience)(
+        _retry()(
             functools.partial(
                 blob.upload_from_string,
                 content,
                 content_type="application/octet-stream",
                 checksum="crc32c",
                 retry=None,
-                timeout=(patience.connect, patience.read),
+                timeout=_timeout(),
             )
         )()
 
 
-def delete_blob(place: str, patience: Patience = PATIENT) -> None:
+def delete_blob(place: str) -> None:
     """Removes an object; an absent one is fine."""
     bucket, name = split_place(place)
     with _one_line(place):
         try:
-            _client().bucket(bucket).delete_blob(
-                name, retry=_retry(patience), timeout=(patience.connect, patience.read)
-            )
+            _client().bucket(bucket).delete_blob(name, retry=_retry(), timeout=_timeout())
         except _google().NotFound:
             return
 
@@ -187,9 +183,7 @@ class _BodyError(Exception):
     """A body that is not what the service holds."""
 
 
-def _check_whole(
-    place: str, content: bytes, crc32c: str, span: tuple[int, int] | None
-) -> None:
+def _check_whole(place: str, content: bytes, crc32c: str, span: tuple[int, int] | None) -> None:
     if span and len(content) != span[1]:
         raise _BodyError(f"{place}: {len(content)} bytes came in place of {span[1]}")
     if crc32c and not span and checksum(content) != crc32c:
@@ -231,11 +225,21 @@ def _client_of(process: int, emulator: str) -> Any:
     return client
 
 
+def close_client() -> None:
+    """Closes the connections of this process; the next request opens new ones."""
+    _client().close()
+    _client_of.cache_clear()
+
+
 def _client() -> Any:
     return _client_of(os.getpid(), os.environ.get("STORAGE_EMULATOR_HOST", ""))
 
 
-def _retry(patience: Patience) -> Callable[[Callable[[], T]], Callable[[], T]]:
+def _timeout() -> tuple[float, float]:
+    return PATIENT.connect, PATIENT.read
+
+
+def _retry() -> Callable[[Callable[[], T]], Callable[[], T]]:
     from google.api_core.retry import Retry
     from google.cloud.storage.exceptions import DataCorruption
     from google.cloud.storage.retry import DEFAULT_RETRY
@@ -247,17 +251,22 @@ def _retry(patience: Patience) -> Callable[[Callable[[], T]], Callable[[], T]]:
 
     retry: Any = Retry(
         predicate=may_pass,
-        initial=patience.first_wait,
-        maximum=32 * patience.first_wait,
+        initial=PATIENT.first_wait,
+        maximum=32 * PATIENT.first_wait,
         multiplier=2.0,
-        timeout=patience.deadline,
+        timeout=PATIENT.deadline,
     )
     return retry  # type: ignore[no-any-return]
 
 
 @contextmanager
-def _one_line(place: str) -> Iterator[None]:
-    """Turns what the client raises into an error that says what to do."""
+def _one_line(place: str, listing: bool = False) -> Iterator[None]:
+    """Turns what the client raises into an error that says what to do.
+
+    Args:
+        place: What is asked for.
+        listing: Whether it is a listing, which only lacks what it asks for if the bucket is absent.
+    """
     import requests
     from google.auth.exceptions import GoogleAuthError
 
@@ -268,7 +277,7 @@ def _one_line(place: str) -> Iterator[None]:
     try:
         yield
     except google.NotFound as error:
-        if "bucket does not exist" in str(error).lower() or not split_place(place)[1]:
+        if listing:
             raise DataError(f"{bucket}: there is no such bucket; check the name") from error
         raise BlobNotFoundError(place) from error
     except google.Forbidden as error:
@@ -290,4 +299,10 @@ def _one_line(place: str) -> Iterator[None]:
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """What the service says, without the address that every such message repeats."""
+    code = getattr(error, "code", None)
+    if code is None:
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    details = getattr(error, "errors", None) or [{}]
+    said = details[0].get("message", "") if isinstance(details[0], dict) else ""
+    return f"HTTP {int(code)} {said}".strip()[:200]

@@ -142,7 +142,8 @@ def read_shard(path: Path) -> Iterator[bytes]:
                 count += 1
     except OSError as error:
         raise DataError(
-            f"shard {path}: damaged behind example {count}: {error.strerror}; ingest the photos anew"
+            f"shard {path}: damaged behind example {count}: {error.strerror}; "
+            "ingest the photos anew"
         ) from error
     if count != expected:
         raise DataError(

@@ -1,8 +1,8 @@
 """Runs the work of ingestion under Apache Beam, on this machine or on Dataflow.
 
-A Beam pipeline here is one map over tasks. Tasks and results lie in files beside each other, since a
-job description may hold a few megabytes only and a million photos are more; what goes through Beam
-are the names of the files. A task that Beam tries again, or runs twice, writes the same bytes again.
+A Beam pipeline here is one map over tasks. Tasks and results lie in files beside each other, since
+a job description may hold a few megabytes only and a million photos are more; what goes through
+Beam are the names of the files. A task that Beam runs twice writes the same bytes twice.
 """
 
 import pickle

@@ -50,7 +50,7 @@ class PhotosConfig:
 
     def manifest_path(self) -> Path | None:
         """Where a local manifest is: beside the photos, or else as named; None for none."""
-        if not self.manifest:
+        if not self.manifest or "://" in self.manifest:
             return None
         beside = Path(self.images, self.manifest)
         return beside if beside.is_file() else Path(self.manifest)

@@ -1,20 +1,21 @@
 """Photos in, TFRecord shards of three splits out, and a ledger in which no photo is missing.
 
-    listing ─ prepare_part × n ─ ledger ─ plan ─ write_shard × m ─ dataset.json
+    listing → prepare_part, many times → ledger → plan → write_shard, many times → dataset.json
 
-The two stages in the middle of each half are pure functions of their tasks (`work.py`) and run where
-the runner runs them; listing and plan are made here. Prepared images wait on disk between the two,
-so memory holds a hundred bytes per photo and no pixels.
+The two functions depend on their tasks alone (`work.py`) and run where the runner runs them;
+listing, ledger and plan are made here. Prepared images wait on disk between the two, so memory
+holds some hundred bytes per photo and no pixels.
 """
 
 import dataclasses
 import itertools
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from components.common import storage
-from components.common.dataset import SPLITS, Dataset, describe_dataset, fingerprint
+from components.common.dataset import SPLITS, Dataset, describe_dataset, fingerprint, save_dataset
 from components.common.errors import ConfigError, DataError
 from components.common.files import DATASET_FILE, LEDGER_FILE
 from components.common.outputs import staged
@@ -71,9 +72,8 @@ def ingest(
         place = _Place(str(staged_examples), storage.join(str(staged_examples), ".parts"))
         result = _ingest(source, groups, photos, config, place, runner)
         write_report(result, photos.images, staged_report)
-    result = dataclasses.replace(
-        result, dataset=dataclasses.replace(result.dataset, path=examples)
-    )
+        save_dataset(result.dataset, staged_examples)
+    result = dataclasses.replace(result, dataset=dataclasses.replace(result.dataset, path=examples))
     _say_result(result)
     return result
 
@@ -102,6 +102,15 @@ def ingest_to(
     source, groups = _open(photos, config)
     try:
         result = _ingest(source, groups, photos, config, _Place(examples, scratch), runner)
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder, REPORT_FILE)
+            write_report(result, photos.images, page)
+            storage.write(storage.join(output, REPORT_FILE), page.read_bytes())
+        description = describe_dataset(result.dataset).encode()
+        storage.write(storage.join(examples, DATASET_FILE), description)
+    except BaseException:
+        storage.remove_folder(examples)
+        raise
     finally:
         storage.remove_folder(scratch)
     _say_result(result)
@@ -163,9 +172,6 @@ def _ingest(
     sheet = _contact_sheet(ledger, source.class_names, place)
     storage.remove_folder(place.scratch)
     storage.write(storage.join(place.examples, LEDGER_FILE), ledger.to_csv())
-    storage.write(
-        storage.join(place.examples, DATASET_FILE), describe_dataset(dataset).encode()
-    )
     names = (tuple(ledger.photos[index].name for index in members) for members in clusters)
     return IngestResult(dataset, ledger, tuple(names), sheet)
 
@@ -192,9 +198,9 @@ def _prepare(
     return ledger
 
 
-def _images(ledger: Ledger, indices: list[int], labels: dict[str, int], place: _Place) -> tuple[
-    Image, ...
-]:
+def _images(
+    ledger: Ledger, indices: list[int], labels: dict[str, int], place: _Place
+) -> tuple[Image, ...]:
     return tuple(
         Image(
             place.part(int(ledger.part[index])),

@@ -96,9 +96,7 @@ def _reject_copies(ledger: Ledger, copies: Sequence[int]) -> None:
         kept = max(copies, key=lambda index: (_PROTECTION[ledger.split[index]], -index))
         for index in copies:
             if index != kept:
-                ledger.reject(
-                    index, Reason.EXACT_DUPLICATE, f"same bytes as {photos[kept].name}"
-                )
+                ledger.reject(index, Reason.EXACT_DUPLICATE, f"same bytes as {photos[kept].name}")
         return
     for index in copies:
         others = ", ".join(photos[other].name for other in copies if other != index)

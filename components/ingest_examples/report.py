@@ -94,9 +94,7 @@ def _near_duplicates(result: IngestResult) -> Markup:
     if not groups:
         return html.paragraph("None were found.")
     names = {name for group in groups for name in group}
-    labels = {
-        photo.name: photo.class_name for photo in result.ledger.photos if photo.name in names
-    }
+    labels = {photo.name: photo.class_name for photo in result.ledger.photos if photo.name in names}
     rows = [
         (
             ", ".join(group[:_NAMES]) + (", ..." if len(group) > _NAMES else ""),

@@ -4,11 +4,14 @@ The functions are those of `work.py`, whichever runner calls them.
 """
 
 import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Protocol, TypeVar
 
@@ -37,7 +40,7 @@ class LocalRunner:
     """Runs tasks in processes of this machine, or in this one for `workers=1`.
 
     Processes and not threads, because what Pillow and Python do between two calls of libjpeg-turbo
-    would hold all others up. Tasks are sent a few ahead, so memory stays flat however many there are.
+    would hold all others up. Tasks are sent a few ahead, so memory stays flat.
     """
 
     def __init__(self, workers: int = 0) -> None:
@@ -46,6 +49,10 @@ class LocalRunner:
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "LocalRunner":
+        if self._workers > 1:
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=_context())
+            # The processes start here, while this one has no other thread.
+            self._pool.submit(os.getpid).result()
         return self
 
     def __exit__(
@@ -56,13 +63,14 @@ class LocalRunner:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+            self._pool = None
 
     def map(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         """The results of `work`, in the order of the tasks; see `Runner`."""
-        if self._workers == 1:
+        pool = self._pool
+        if pool is None:
             yield from map(work, tasks)
             return
-        pool = self._open()
         pending: deque[Future[R]] = deque()
         try:
             for task in tasks:
@@ -77,10 +85,15 @@ class LocalRunner:
                 "or remove photos of very many pixels"
             ) from error
 
-    def _open(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            # TensorFlow's threads do not survive a fork, so the workers start from a clean process.
-            context = get_context("forkserver")
-            context.set_forkserver_preload(["components.ingest_examples.work"])
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=context)
-        return self._pool
+
+def _context() -> BaseContext:
+    """How processes start: by a fork where that is safe, since it takes no time.
+
+    The locks that other threads hold, TensorFlow's above all, would stay locked in a fork for ever.
+    """
+    alone = threading.active_count() == 1 and "tensorflow" not in sys.modules
+    if alone and sys.platform == "linux":
+        return get_context("fork")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["components.ingest_examples.work"])
+    return context

@@ -138,9 +138,7 @@ def look_alikes(hashes: NDArray[np.uint64], protection: NDArray[np.int8]) -> Loo
         for here, there in ((left, right), (right, left)):
             _keep_strongest(best, protection, here, lead[there])
     stronger = best[inverse]
-    return LookAlikes(
-        roots[inverse], np.where(protection[stronger] > protection, stronger, -1)
-    )
+    return LookAlikes(roots[inverse], np.where(protection[stronger] > protection, stronger, -1))
 
 
 def _keep_strongest(

@@ -44,7 +44,9 @@ def check_rule(previous: str, rule: SplitRule) -> None:
     if earlier is None:
         return
     before, now = dataclasses.asdict(_rule(previous, earlier)), dataclasses.asdict(rule)
-    changed = [f"{key} {before[key]!r} is now {now[key]!r}" for key in now if before[key] != now[key]]
+    changed = [
+        f"{key} {before[key]!r} is now {now[key]!r}" for key in now if before[key] != now[key]
+    ]
     if changed:
         raise ConfigError(
             f"{previous} (fingerprint {str(description.get('fingerprint'))[:12]}) was divided by "
@@ -100,6 +102,6 @@ def check_moves(previous: str, ledger: Ledger) -> None:
             moved.append(f"{ledger.photos[index].name} from {earlier} to {split}")
     if moved:
         raise DataError(
-            f"{len(moved)} photos of {previous} would move between splits, the first is {moved[0]}: "
-            f"{_ADVICE}"
+            f"{len(moved)} photos of {previous} would move between splits, the first is "
+            f"{moved[0]}: {_ADVICE}"
         )

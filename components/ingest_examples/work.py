@@ -1,9 +1,9 @@
 """The two functions that do all the work, wherever they run.
 
 `prepare_part` turns a run of photos into a file of images; `write_shard` turns a row of such images
-into a shard. Between the two, one process decides what goes where (`plan.py`). Both write what their
-task says and nothing else, so the same task gives the same bytes in a process of this machine and on
-a worker of Dataflow, once or several times.
+into a shard. Between the two, one process decides what goes where (`plan.py`). Both write what
+their task says and nothing else, so the same task gives the same bytes in a process of this machine
+and on a worker of Dataflow, once or several times.
 """
 
 import dataclasses

@@ -125,8 +125,8 @@ def _check_photos(photos: PhotosConfig) -> None:
     from components.ingest_examples.sources import find_class_names, read_groups
 
     find_class_names(photos.images)
-    manifest = photos.manifest_path()
-    if manifest is not None:
+    manifest = photos.manifest_place()
+    if manifest:
         read_groups(manifest, photos.group_column)
 
 

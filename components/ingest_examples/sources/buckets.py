@@ -68,34 +68,29 @@ class BucketReader:
     """Reads objects below a prefix; the place of a photo is its CRC32C as it was listed."""
 
     root: str
-    patience: gcs.Patience = gcs.PATIENT
 
     def read(self, photos: Sequence[Photo]) -> Iterator[bytes | OSError]:
         """Reads many at a time, in order."""
         root = self.root.rstrip("/")
         places = [(f"{root}/{photo.name}", photo.place) for photo in photos]
-        return _read_many(places, self.patience)
+        return _read_many(places)
 
 
 @dataclasses.dataclass(frozen=True)
 class PlaceReader:
     """Reads photos whose place says all: `gs://bucket/name`, or a path of this machine."""
 
-    patience: gcs.Patience = gcs.PATIENT
-
     def read(self, photos: Sequence[Photo]) -> Iterator[bytes | OSError]:
         """Reads many at a time, in order."""
-        return _read_many([(photo.place, "") for photo in photos], self.patience)
+        return _read_many([(photo.place, "") for photo in photos])
 
 
-def _read_many(
-    places: Sequence[tuple[str, str]], patience: gcs.Patience
-) -> Iterator[bytes | OSError]:
+def _read_many(places: Sequence[tuple[str, str]]) -> Iterator[bytes | OSError]:
     pending: deque[Future[bytes | OSError]] = deque()
     with ThreadPoolExecutor(_REQUESTS) as pool:
         try:
             for place, crc32c in places:
-                pending.append(pool.submit(_read_one, place, crc32c, patience))
+                pending.append(pool.submit(_read_one, place, crc32c))
                 if len(pending) > _REQUESTS:
                     yield pending.popleft().result()
             while pending:
@@ -105,10 +100,10 @@ def _read_many(
                 future.cancel()
 
 
-def _read_one(place: str, crc32c: str, patience: gcs.Patience) -> bytes | OSError:
+def _read_one(place: str, crc32c: str) -> bytes | OSError:
     try:
         if place.startswith(gcs.SCHEME):
-            return gcs.read_blob(place, crc32c, patience=patience)
+            return gcs.read_blob(place, crc32c)
         return read_file(place)
     except gcs.BlobNotFoundError:
         return OSError("there is no such object")

@@ -104,7 +104,8 @@ def _parse_csv(text: str) -> Iterator[_Row]:
                 f"row {number}: expected [ML_USE,]URI,LABEL, found {len(values) - 1} labels; "
                 "one label per photo"
             )
-        yield _row(number, *(values + ["", ""])[:2], split)
+        uri, label = [*values, "", ""][:2]
+        yield _row(number, uri, label, split)
 
 
 def _parse_json_lines(text: str) -> Iterator[_Row]:

@@ -1,8 +1,8 @@
 """TFRecord shards in the public flowers schema, e.g. `gs://flowers-public/tfrecords-jpeg-192x192-2`.
 
 Every record is looked at before anything is written: its checksums, its features, the size it says
-its image has, and the range of its class. One that fails is listed and rejected like a bad photo, and
-so is every record that the name of a shard counts and the shard does not hold.
+its image has, and the range of its class. One that fails is listed and rejected like a bad photo,
+and so is every record that the name of a shard counts and the shard does not hold.
 """
 
 import dataclasses
@@ -151,7 +151,9 @@ def _class_names(images: str, found: Sequence[_Found]) -> tuple[str, ...]:
             votes[record.label][record.class_name] += 1
     names = [votes[label].most_common(1)[0][0] for label in sorted(votes)]
     if sorted(votes) != list(range(len(votes))) or len(set(names)) < len(names):
-        listed = ", ".join(f"{label} {name!r}" for label, name in zip(sorted(votes), names, strict=True))
+        listed = ", ".join(
+            f"{label} {name!r}" for label, name in zip(sorted(votes), names, strict=True)
+        )
         raise DataError(
             f"--images {images}: expected classes 0, 1, 2, ... each with a name of its own, "
             f"found {listed}"

@@ -1,7 +1,9 @@
 """Tests of the augmented train split: same bytes always, and no other split touched."""
 
+import base64
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -32,7 +34,8 @@ IDENTITY = {
 
 
 def run(examples: Path, output: Path, workers: int = 0, **options: Any) -> Dataset:
-    return augment(examples, build(AugmentConfig, {"copies": 2} | options), output, workers)
+    config = build(AugmentConfig, {"copies": 2} | options)
+    return augment(examples, config, output, output.with_name(f"{output.name}.html"), workers)
 
 
 def payloads(path: Path, split: str = "train") -> list[bytes]:
@@ -220,6 +223,25 @@ def test_damaged_shard_leaves_nothing(dataset_folder: Path, tmp_path: Path, dama
     with pytest.raises(DataError, match=f"{shard.name}: .*ingest the photos anew"):
         run(copy, tmp_path / "augmented")
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+def pictures(page: Path) -> list[str]:
+    return re.findall(r'<img src="data:image/jpeg;base64,([^"]+)"', page.read_text())
+
+
+def test_page_shows_examples_and_their_copies(dataset_folder: Path, augmented: Path) -> None:
+    shown = pictures(augmented.with_name("augmented.html"))
+    jpegs = [
+        base64.b64encode(parse_features(tf.constant(payload))[0].numpy()).decode()
+        for payload in payloads(augmented)
+    ]
+    # Two examples of each of three classes, whose labels are 0, 1, 2, 0, 1, 2, ...
+    assert sorted(shown) == sorted(jpegs[:18])
+
+
+def test_page_of_no_copies_says_so(dataset_folder: Path, tmp_path: Path) -> None:
+    run(dataset_folder, tmp_path / "augmented", copies=0)
+    assert "No copies were made." in (tmp_path / "augmented.html").read_text()
 
 
 def test_output_that_exists_is_refused(dataset_folder: Path, tmp_path: Path) -> None:

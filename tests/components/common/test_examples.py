@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from components.common.example_proto import Features
 from components.common.examples import encode_example, parse_example, parse_features
 from tests.builders import draw_photo, encode
 
@@ -155,3 +156,15 @@ def test_record_made_by_hand_is_the_one_that_is_encoded() -> None:
         }
     )
     assert features_of(payload) == features_of(encode_example(JPEG, 1, NAMES, SIZE))
+
+
+@given(st.binary(max_size=200), st.integers(0, 3), st.integers(1, 4096))
+def test_bytes_are_those_of_tensorflow(jpeg: bytes, label: int, size: int) -> None:
+    names = ("daisy", "żółw", "日本語", "x")
+    serialized = encode_example(jpeg, label, names, size)
+    example = tf.train.Example.FromString(serialized)
+    assert example.SerializeToString(deterministic=True) == serialized
+    features = Features(serialized)
+    assert features.bytes("image") == jpeg
+    assert features.ints("size", 2) == [size, size]
+    assert features.floats("one_hot_class").index(1.0) == label

@@ -327,18 +327,6 @@ def transparent() -> bytes:
     return encode(image, "PNG")
 
 
-@dataclasses.dataclass(frozen=True)
-class BytesPhoto:
-    """A photo that holds its bytes."""
-
-    content: bytes
-    name: str = "class/photo"
-    class_name: str = "class"
-
-    def read(self) -> bytes:
-        return self.content
-
-
 PHOTOS: dict[str, Callable[[], bytes]] = {
     "flower": lambda: render_jpeg("tulips", 1, 1),
     "grey": lambda: encode(draw_photo(0, 0).convert("L")),
@@ -352,7 +340,7 @@ PHOTOS: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("name", PHOTOS)
 def test_exported_model_sees_what_ingestion_stores(name: str) -> None:
     content = PHOTOS[name]()
-    ready = photos.prepare(BytesPhoto(content), SIZE)
+    ready = photos.prepare(content, SIZE)
     stored: Any = image_ops.decode_jpeg(tf.constant(ready.jpeg)).numpy()
     served: Any = image_ops.fill(image_ops.decode_image(tf.constant(content)), SIZE).numpy()
     assert np.abs(served.astype(int) - stored).mean() < 4

@@ -376,7 +376,7 @@ def test_photo_without_a_row_is_rejected(photos_folder: Path, tmp_path: Path) ->
         ({"group_column": "who"}, "--group-column: goes with --manifest, which is missing"),
     ],
 )
-def test_manifest_and_column_go_together(given: dict[str, str], message: str) -> None:
+def test_manifest_and_column_go_together(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PhotosConfig("photos", **given)
 

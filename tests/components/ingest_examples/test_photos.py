@@ -4,11 +4,14 @@ import hashlib
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
+from components.ingest_examples import photos
 from components.ingest_examples.photos import (
     MIN_SIDE,
     Reason,
@@ -269,3 +272,114 @@ def test_hash_does_not_depend_on_the_size_that_is_stored() -> None:
     # It decides the split, and a photo must not move when only the image size changes.
     content = encode(render_flower("roses", 2, 0).resize((1200, 900)))
     assert len({prepare(content, size).phash for size in (32, 64, 192, 512)}) == 1
+
+
+def wide_gamut_profile() -> bytes:
+    """A profile in which full green is far greener than sRGB can show."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for number in range(int.from_bytes(profile[128:132], "big")):
+        tag = 132 + 12 * number
+        offset = int.from_bytes(profile[tag + 4 : tag + 8], "big")
+        if profile[tag : tag + 4] == b"desc":
+            at = profile.find("sRGB".encode("utf-16-be"), offset)
+            profile[at : at + 8] = "Wide".encode("utf-16-be")
+        if profile[tag : tag + 4] == b"gXYZ":
+            profile[offset + 8 : offset + 20] = struct.pack(">iii", 10_000, 47_000, 2_000)
+    return bytes(profile)
+
+
+def test_colour_profile_is_converted_to_srgb() -> None:
+    photo = encode(plain("RGB", (60, 180, 60)), quality=95, icc_profile=wide_gamut_profile())
+    converted = colour(stored(photo), 16, 16)
+    assert np.abs(converted - (60, 180, 60)).max() > 8
+    opened = Image.open(io.BytesIO(photo))
+    source = ImageCms.ImageCmsProfile(io.BytesIO(wide_gamut_profile()))
+    expected = ImageCms.profileToProfile(opened, source, ImageCms.createProfile("sRGB"))
+    assert expected is not None
+    assert np.abs(converted - colour(expected, 16, 16)).max() <= 3
+
+
+def test_profile_does_not_change_the_hash() -> None:
+    photo = draw_photo(0, 0)
+    plain_hash = prepare(encode(photo, quality=90), SIZE).phash
+    profile = wide_gamut_profile()
+    assert prepare(encode(photo, quality=90, icc_profile=profile), SIZE).phash == plain_hash
+
+
+@pytest.mark.parametrize("profile", [b"nonsense", b"", wide_gamut_profile()[:300]])
+def test_damaged_profile_is_left_aside(profile: bytes) -> None:
+    photo = encode(plain("RGB", (60, 180, 60)), quality=95, icc_profile=profile)
+    assert np.abs(colour(stored(photo), 16, 16) - (60, 180, 60)).max() <= 4
+
+
+def test_srgb_profile_changes_nothing() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = draw_photo(0, 0)
+    with_profile = prepare(encode(photo, quality=90, icc_profile=profile), SIZE).jpeg
+    assert with_profile == prepare(encode(photo, quality=90), SIZE).jpeg
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_jpeg_that_is_right_keeps_its_bytes(options: dict[str, Any]) -> None:
+    content = encode(draw_photo(0, 0, (SIZE, SIZE)), quality=80, **options)
+    assert prepare(content, SIZE).jpeg == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(lambda: encode(draw_photo(0, 0, (SIZE, SIZE)), "PNG"), id="PNG"),
+        pytest.param(lambda: encode(draw_photo(0, 0, (SIZE, SIZE)).convert("L")), id="grey"),
+        pytest.param(lambda: encode(draw_photo(0, 0, (SIZE, SIZE)), comment=b"GPS"), id="comment"),
+        pytest.param(lambda: encode(draw_photo(0, 0, (SIZE + 1, SIZE))), id="size"),
+        pytest.param(lambda: encode(draw_photo(0, 0, (SIZE, SIZE))) + b"tail", id="tail"),
+    ],
+)
+def test_what_is_not_right_is_encoded_anew(content: Callable[[], bytes]) -> None:
+    assert prepare(content(), SIZE).jpeg != content()
+    stored(content())
+
+
+def test_note_on_the_place_is_not_stored() -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "taken at home"
+    content = encode(draw_photo(0, 0, (SIZE, SIZE)), exif=exif)
+    assert b"taken at home" in content
+    assert b"taken at home" not in prepare(content, SIZE).jpeg
+
+
+@pytest.mark.parametrize("size", [(640, 480), (1_000, 1_500), (3_000, 2_000)])
+@pytest.mark.parametrize("side", [64, 200])
+def test_fast_decoder_gives_what_pillow_gives(size: tuple[int, int], side: int) -> None:
+    content = encode(render_flower("daisy", 1, 0).resize(size), quality=90)
+    fast = photos._Source(content, Image.open(io.BytesIO(content)), 1).decode(side)
+    slow = Image.open(io.BytesIO(content))
+    slow.draft("RGB", (side, side))
+    assert fast.size == slow.size
+    assert min(fast.size) < min(size)
+    assert fast.tobytes() == slow.convert("RGB").tobytes()
+
+
+def test_many_scans_are_refused_without_decoding_them() -> None:
+    photo = encode(draw_photo(0, 0, (640, 480)), progressive=True)
+    last = photo.rfind(b"\xff\xda")
+    bomb = photo[:-2] + photo[last:-2] * 500 + photo[-2:]
+    assert rejected(bomb) == (
+        Reason.TOO_LARGE,
+        f"{500 + photo.count(bytes([255, 218]))} scans, the limit is 200",
+    )
+
+
+def test_picture_that_libjpeg_would_fill_up_with_grey_is_damaged() -> None:
+    content = bytearray(encode(draw_photo(0, 0, (640, 480)), quality=90))
+    middle = len(content) // 2
+    content[middle : middle + 40] = bytes(40)
+    reason, detail = rejected(bytes(content))
+    assert reason in (Reason.DAMAGED, Reason.TRUNCATED)
+    assert "JPEG" in detail or "data" in detail
+
+
+def test_bytes_between_segments_are_no_damage() -> None:
+    content = encode(draw_photo(0, 0, (64, 48)), quality=90)
+    end = content.rfind(b"\xff\xd9")
+    stored(content[:end] + b"\x00" * 5 + content[end:])

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from components.ingest_examples import splits
 from components.ingest_examples.splits import (
     NEAR_DUPLICATE_BITS,
+    PROTECTION,
     Fractions,
     choose_split,
     exact_duplicates,
-    PROTECTION,
     look_alikes,
     near_duplicates,
 )
@@ -142,7 +142,9 @@ def test_clusters_are_the_connected_photos(hashes: list[int]) -> None:
         old, new = expected[j], expected[i]
         expected = [new if number == old else number for number in expected]
     pairs = list(combinations(range(len(hashes)), 2))
-    assert [cluster[i] == cluster[j] for i, j in pairs] == [expected[i] == expected[j] for i, j in pairs]
+    assert [cluster[i] == cluster[j] for i, j in pairs] == [
+        expected[i] == expected[j] for i, j in pairs
+    ]
 
 
 @pytest.mark.parametrize(

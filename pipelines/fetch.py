@@ -1,0 +1,185 @@
+"""Downloads an archive of photos once, whole and verified, however often the network fails."""
+
+import dataclasses
+import hashlib
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from components.common.config import Range, check
+from components.common.errors import ConfigError, DataError, FlowersError
+from components.common.outputs import remove, staged
+from components.common.progress import Progress, progress, say
+
+STEP = "fetch"
+_CHUNK = 1 << 16
+_MEGABYTE = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """A tar archive on the web.
+
+    Attributes:
+        url: Where it is.
+        sha256: Its digest, in hexadecimal.
+        size: Its length, in bytes.
+    """
+
+    url: str
+    sha256: str
+    size: int
+
+
+# 3,670 photos of five classes under Creative Commons licences, see LICENSE.txt in it.
+# Size and digest: tensorflow_datasets/url_checksums/tf_flowers.txt of tensorflow/datasets.
+FLOWER_PHOTOS = Archive(
+    url="https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz",
+    sha256="4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
+    size=228_813_984,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Patience:
+    """How long to try.
+
+    Attributes:
+        timeout: For a connection, and for the next bytes, in seconds.
+        tries: In a row that bring nothing, before it gives up.
+        first_wait: Before the second try, in seconds; each later wait is twice as long.
+    """
+
+    timeout: float = 20.0
+    tries: int = 5
+    first_wait: float = 1.0
+
+    def __post_init__(self) -> None:
+        check("tries", self.tries, Range(1))
+
+
+def fetch(archive: Archive, output: Path, patience: Patience | None = None) -> None:
+    """Downloads an archive and unpacks it.
+
+    What has come is kept beside the output when the download fails or is interrupted, and the next
+    call goes on from there.
+
+    Args:
+        archive: What to download.
+        output: Folder to make; the archive's one top folder becomes it.
+        patience: How long to try.
+
+    Raises:
+        FlowersError: The network does not let it through.
+        DataError: What came is not the archive.
+        ConfigError: The output exists.
+    """
+    with staged(output) as (folder,):
+        partial = output.with_name(f".{output.name}.download")
+        _download(archive, partial, patience or Patience())
+        _verify(archive, partial)
+        _unpack(partial, folder)
+    remove(partial)
+    say(STEP, f"photos in {output}")
+
+
+def _download(archive: Archive, partial: Path, patience: Patience) -> None:
+    total = -(-archive.size // _MEGABYTE)
+    failures = 0
+    with progress(STEP, "MB", total) as shown:
+        shown.advance(_length(partial) // _MEGABYTE)
+        while (before := _length(partial)) < archive.size:
+            error = _continue(archive, partial, patience.timeout, shown)
+            failures = 0 if _length(partial) > before else failures + 1
+            if failures >= patience.tries:
+                raise FlowersError(
+                    f"{archive.url}: cannot be downloaded ({error}); {_length(partial):,} of "
+                    f"{archive.size:,} bytes are kept: check the network and call again"
+                ) from error
+            if error is not None:
+                time.sleep(patience.first_wait * 2 ** max(failures - 1, 0))
+        shown.advance(total - archive.size // _MEGABYTE)
+
+
+def _length(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _continue(archive: Archive, partial: Path, timeout: float, shown: Progress) -> Exception | None:
+    """Asks for what is still missing and appends what comes; the error that ended it, if any."""
+    import requests
+
+    have = _length(partial)
+    headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
+    try:
+        with requests.get(archive.url, headers=headers, stream=True, timeout=timeout) as answer:
+            _check_answer(answer)
+            # A server that does not know ranges sends all of it again.
+            if answer.status_code != 206 and have:
+                partial.unlink()
+                have = 0
+            with partial.open("ab") as file:
+                for chunk in answer.iter_content(_CHUNK):
+                    file.write(chunk)
+                    came = have + len(chunk)
+                    shown.advance(came // _MEGABYTE - have // _MEGABYTE)
+                    have = came
+                    if have > archive.size:
+                        break
+    except (requests.RequestException, OSError) as error:
+        return _NetworkError(error)
+    return None
+
+
+def _check_answer(answer: Any) -> None:
+    """Refuses what no second try would mend; other faults are raised as the network's."""
+    permanent = answer.status_code in (401, 403, 404, 410)
+    if permanent:
+        raise ConfigError(
+            f"{answer.url}: the server says {answer.status_code} {answer.reason}; check the address"
+        )
+    answer.raise_for_status()
+
+
+class _NetworkError(Exception):
+    """An error of the network in a few words."""
+
+    def __init__(self, error: Exception) -> None:
+        text = " ".join(str(error).split())
+        known = {
+            "NameResolutionError": "no network: the name of the server cannot be resolved",
+            "Failed to resolve": "no network: the name of the server cannot be resolved",
+            "Connection refused": "the connection is refused",
+            "timed out": "the server does not answer in time",
+            "Network is unreachable": "no network",
+        }
+        super().__init__(next((say for word, say in known.items() if word in text), text[:200]))
+
+
+def _verify(archive: Archive, partial: Path) -> None:
+    with partial.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != archive.sha256:
+        remove(partial)
+        raise DataError(
+            f"{archive.url}: expected SHA-256 {archive.sha256}, received {digest}; it has been "
+            "removed: call again, and if that does not help, the archive has changed"
+        )
+
+
+def _unpack(partial: Path, folder: Path) -> None:
+    """Unpacks the one top folder of an archive as `folder`."""
+    try:
+        with tarfile.open(partial) as archive:
+            archive.extractall(folder, members=_below_top(archive), filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{partial}: cannot be unpacked ({error})") from error
+
+
+def _below_top(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    for member in archive:
+        _, _, inner = member.name.removeprefix("./").partition("/")
+        if inner:
+            yield member.replace(name=inner, deep=False)
