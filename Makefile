@@ -22,7 +22,7 @@ run: $(VENV)/local.installed ## Run the whole pipeline here, on synthetic flower
 compile: $(VENV)/local.installed ## Compile the pipeline, with ARGS of flowers compile
 	@$(BIN)/flowers compile $(ARGS)
 
-submit: $(VENV)/local.installed ## Submit the pipeline, with ARGS of flowers submit
+submit: $(VENV)/dev.installed ## Submit the pipeline, with ARGS of flowers submit
 	@$(BIN)/flowers submit $(ARGS)
 
 test: lint types unit ## Lint, check types, run the tests
