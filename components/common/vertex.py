@@ -182,22 +182,22 @@ class Vertex:
                 if not (may_pass(error) or exists):
                     raise translate(error) from error
                 # The answer may have been lost on its way back, so the world is asked first.
-                if (found := self._settled(done, long=exists)) is not None:
+                limit = self.patience.operation if exists else self.patience.settle
+                if (found := self._settled(done, limit)) is not None:
                     return found
                 if exists or attempt == self.patience.tries - 1:
                     raise translate(error) from error
                 self._wait(attempt)
                 continue
             self._finish(answer, what)
-            if (found := self._settled(done, long=True)) is not None:
+            if (found := self._settled(done, self.patience.settle)) is not None:
                 return found
             raise FlowersError(f"{what}: Vertex AI reports success, and the change is not there")
         raise AssertionError("there is at least one try")
 
-    def _settled(self, done: Callable[[], T | None], long: bool) -> T | None:
-        """Asks `done` until it says yes, for as long as a change may take to show."""
-        limit = self.patience.operation if long else self.patience.settle
-        deadline = time.monotonic() + min(limit, 10 * self.patience.settle)
+    def _settled(self, done: Callable[[], T | None], limit: float) -> T | None:
+        """Asks `done` until it says yes, for `limit` seconds at most."""
+        deadline = time.monotonic() + limit
         while (found := done()) is None and time.monotonic() < deadline:
             time.sleep(min(self.patience.poll, max(0.0, deadline - time.monotonic())))
         return found

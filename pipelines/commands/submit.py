@@ -60,9 +60,11 @@ def submit(
         click.echo(shown(f"POST /v1/{path}", request["pipelineJob"]), nl=False)
         return 0
     runs.check(vertex, where, spec)
-    name = runs.submit(vertex, request, where.experiment)
+    name = runs.submit(vertex, request)
     click.echo(f"submitted {name}")
     click.echo(runs.console_url(vertex, request["pipelineJobId"]))
+    if where.experiment:
+        runs.add_to_experiment(vertex, request["pipelineJobId"], where.experiment)
     if where.train.accelerator:
         train = where.train
         quota = quota_of(train.accelerator, train.machine_type, train.spot)

@@ -1,6 +1,7 @@
 """Submits the pipeline to Vertex AI, and waits for its end."""
 
 import datetime
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -64,13 +65,12 @@ def check(vertex: Vertex, target: VertexTarget, spec: dict[str, Any]) -> None:
         )
 
 
-def submit(vertex: Vertex, request: dict[str, Any], experiment: str = "") -> str:
+def submit(vertex: Vertex, request: dict[str, Any]) -> str:
     """Makes a run, once, however often the answer is lost.
 
     Args:
         vertex: The clients.
         request: What `create_request` returned.
-        experiment: Vertex AI experiment that the run is added to; empty for none.
 
     Returns:
         Resource name of the run.
@@ -89,8 +89,6 @@ def submit(vertex: Vertex, request: dict[str, Any], experiment: str = "") -> str
         ),
         "creation of the run",
     )
-    if experiment:
-        _add_to_experiment(vertex, request["pipelineJobId"], experiment)
     return name
 
 
@@ -104,8 +102,12 @@ def to_message(job: dict[str, Any]) -> Any:
     return message
 
 
-def _add_to_experiment(vertex: Vertex, job_id: str, experiment: str) -> None:
-    """Adds the run to an experiment, which is made where it is absent."""
+def add_to_experiment(vertex: Vertex, job_id: str, experiment: str) -> None:
+    """Adds a run to an experiment, which is made where it is absent.
+
+    Raises:
+        NotFoundError: Vertex AI has not made the context of the run yet.
+    """
     client = vertex.client("MetadataServiceClient")
     contexts = f"{vertex.parent}/metadataStores/default/contexts"
     name = f"{contexts}/{experiment}"
@@ -200,8 +202,6 @@ def ending(job: Any) -> tuple[int, str]:
 
 def _exit_code(message: str) -> int:
     """The exit code of the step, where Vertex AI's message has it."""
-    import re
-
     found = re.search(r"non-zero status of (\d+)", message)
     return int(found[1]) if found and int(found[1]) in {2, 3} else 1
 

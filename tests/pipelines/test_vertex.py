@@ -127,7 +127,8 @@ class TestSubmit:
         for number in range(8):
             fake.faults = {len(fake.requests) + number: kind}
             request = runs.create_request(vertex, spec, {}, target, f"flowers-{kind}-{number}")
-            runs.submit(vertex, request, "petals")
+            runs.submit(vertex, request)
+            runs.add_to_experiment(vertex, request["pipelineJobId"], "petals")
             assert f"flowers-{kind}-{number}" in fake.jobs
         assert len(fake.jobs) == 8
         for name in fake.jobs:
