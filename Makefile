@@ -11,7 +11,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile submit test lint types unit damage test-docker format lock image smoke clean
+.PHONY: help run compile submit test lint types unit test-docker test-faults damage format lock image smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,7 +22,7 @@ run: $(VENV)/local.installed ## Run the whole pipeline here, on synthetic flower
 compile: $(VENV)/local.installed ## Compile the pipeline, with ARGS of flowers compile
 	@$(BIN)/flowers compile $(ARGS)
 
-submit: $(VENV)/local.installed ## Submit the pipeline, with ARGS of flowers submit
+submit: $(VENV)/dev.installed ## Submit the pipeline, with ARGS of flowers submit
 	@$(BIN)/flowers submit $(ARGS)
 
 test: lint types unit ## Lint, check types, run the tests
@@ -39,7 +39,10 @@ types: $(VENV)/dev.installed ## Check types
 	$(BIN)/mypy
 
 unit: $(VENV)/dev.installed ## Run the tests that need no container engine
-	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker"
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults"
+
+test-faults: $(VENV)/dev.installed ## Let every single request of a deployment fail once, in each way
+	$(BIN)/pytest --numprocesses=auto --dist=load -m faults --timeout=900 tests/components/deploy_model $(ARGS)
 
 test-docker: $(VENV)/dev.installed ## Build the CPU image and run the tests that need an engine
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m docker tests/containers $(ARGS)
@@ -53,12 +56,13 @@ format: $(VENV)/dev.installed ## Format the code
 	$(BIN)/ruff check --fix
 
 lock: ## Pin every dependency anew, with hashes; needs uv
-	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker --extra dev \
-		-o $(LOCKS)/dev.txt
+	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker --extra vertex \
+		--extra dev -o $(LOCKS)/dev.txt
 	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker \
 		-c $(LOCKS)/dev.txt -o $(LOCKS)/local.txt
 	$(UV_COMPILE) $(LOCKS)/cpu.in -o $(LOCKS)/cpu.txt
 	$(UV_COMPILE) $(LOCKS)/gpu.in -o $(LOCKS)/gpu.txt
+	$(UV_COMPILE) $(LOCKS)/deploy.in -o $(LOCKS)/deploy.txt
 	$(UV_COMPILE) --no-deps $(LOCKS)/kfp.in -o $(LOCKS)/kfp.txt
 
 image: $(VENV)/local.installed ## Build the CPU image, or with ARGS of flowers images build

@@ -4,5 +4,7 @@
 CPU = "flowers-cpu:latest"
 # Training on an NVIDIA GPU.
 GPU = "flowers-gpu:latest"
+# Deployment: the packages of CPU, and the client of Vertex AI.
+DEPLOY = "flowers-deploy:latest"
 # By the target of containers/Dockerfile that makes it.
-IMAGES = {"cpu": CPU, "gpu": GPU}
+IMAGES = {"cpu": CPU, "gpu": GPU, "deploy": DEPLOY}

@@ -9,9 +9,15 @@ import click
 from components.common.cli import PATH, config_options, run_cli, take_config
 from components.common.errors import ConfigError
 from components.ingest_examples.config import PhotosConfig
+from pipelines.commands.options import (
+    SYNTHETIC,
+    TARGET_FLAGS,
+    recipe_name,
+    recipe_options,
+    target_options,
+)
 from pipelines.version import __version__
 
-SYNTHETIC = "synthetic://flowers"
 STEPS = {
     "ingest": "components.ingest_examples",
     "augment": "components.augment_examples",
@@ -19,9 +25,14 @@ STEPS = {
     "evaluate": "components.evaluate_model",
     "gate": "components.gate_model",
     "export": "components.export_model",
+    "deploy": "components.deploy_model",
+    "summarize": "components.summarize_run",
 }
 # Groups of commands by name: the module that has a group of that name.
-GROUPS = {"data": "pipelines.commands.data", "images": "pipelines.commands.images"}
+GROUPS = {
+    name: f"pipelines.commands.{name}"
+    for name in ("data", "deploy", "images", "schedule", "submit")
+}
 
 
 class _Flowers(click.Group):
@@ -45,23 +56,9 @@ def flowers() -> None:
     """From labelled photos to a gated image classifier, on one pipeline."""
 
 
-def _recipe_options(function: Any) -> Any:
-    function = click.option(
-        "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="E.g. train.epochs=5."
-    )(function)
-    return click.option(
-        "--recipe",
-        help="Name of a recipe, or a file.  [quick for synthetic flowers, else squeezenet]",
-    )(function)
-
-
-def _recipe_name(recipe: str | None, images: str) -> str:
-    return recipe or ("quick" if images.startswith(SYNTHETIC) else "squeezenet")
-
-
 @flowers.command()
 @config_options(PhotosConfig, images=SYNTHETIC)
-@_recipe_options
+@recipe_options
 @click.option(
     "--output", type=PATH, default=Path("runs"), show_default=True, help="Folder of the runs."
 )
@@ -76,6 +73,8 @@ def _recipe_name(recipe: str | None, images: str) -> str:
 @click.option(
     "--image-lock", type=PATH, help="File of flowers images build: the images of --runner docker."
 )
+@click.option("--registry", default="", help="Folder to deploy to, behind the champion rule.")
+@click.option("--model-name", default="flowers", show_default=True, help="Model in the registry.")
 def run(
     recipe: str | None,
     assignments: tuple[str, ...],
@@ -83,23 +82,31 @@ def run(
     runner: str,
     memory: str | None,
     image_lock: Path | None,
+    registry: str,
+    model_name: str,
     **arguments: Any,
 ) -> int:
     """Runs the whole pipeline on this machine.
 
     Exit code 0: the gate is open and the model is exported. 1: a fault of ours. 2: your mistake.
-    3: the gate is closed. 130: interrupted.
+    3: the gate is closed, or the champion stays. 130: interrupted.
     """
     from pipelines.history import check_earlier_splits
-    from pipelines.recipe import load_recipe
+    from pipelines.recipe import DeploymentConfig, load_recipe
     from pipelines.targets.local import run_local
 
     photos = take_config(PhotosConfig, arguments)
-    name = _recipe_name(recipe, photos.images)
+    name = recipe_name(recipe, photos.images)
+    how = _runner(runner, memory, image_lock)
+    if registry and "://" in registry:
+        raise ConfigError(f"--registry {registry}: expected a folder; flowers submit takes others")
+    if registry and runner == "docker":
+        raise ConfigError("--registry: goes with --runner subprocess, and with no other")
+    place = str(Path(registry).absolute()) if registry else ""
+    deployment = DeploymentConfig(place, model_name)
     loaded = load_recipe(name, assignments)
     check_earlier_splits(photos, loaded.ingest, output)
-    how = _runner(runner, memory, image_lock)
-    return run_local(photos, loaded, name, output, how)
+    return run_local(photos, loaded, name, output, how, deployment)
 
 
 def _runner(name: str, memory: str | None, image_lock: Path | None) -> Any:
@@ -119,27 +126,58 @@ def _runner(name: str, memory: str | None, image_lock: Path | None) -> Any:
 
 @flowers.command("compile")
 @config_options(PhotosConfig)
-@_recipe_options
+@recipe_options
 @click.option("--output", type=PATH, required=True, help="YAML file to write.")
 @click.option("--image-lock", type=PATH, help="File of flowers images build: images by digest.")
+@click.option(
+    "--target",
+    type=click.Choice(["kfp", "vertex"]),
+    default="kfp",
+    show_default=True,
+    help="Plain KFP, or Vertex AI with the machines of --config.",
+)
+@target_options(*TARGET_FLAGS)
 def compile_(
     recipe: str | None,
     assignments: tuple[str, ...],
     output: Path,
     image_lock: Path | None,
+    target: str,
     **arguments: Any,
 ) -> None:
     """Compiles the pipeline to KFP's YAML, with a recipe as default parameters."""
+    from pipelines.targets.compiled import check_output, write_compiled
+
+    check_output(output)
+    if target == "vertex":
+        from pipelines.commands.submit import compile_for
+        from pipelines.targets.vertex_pipeline import to_text
+
+        _, spec = compile_for(recipe, assignments, image_lock, arguments)
+        write_compiled(to_text(spec), output)
+    else:
+        _compile_plain(recipe, assignments, output, image_lock, arguments)
+    click.echo(f"compiled to {output}")
+
+
+def _compile_plain(
+    recipe: str | None,
+    assignments: tuple[str, ...],
+    output: Path,
+    image_lock: Path | None,
+    arguments: dict[str, Any],
+) -> None:
     from pipelines.image_lock import load_image_lock
     from pipelines.recipe import load_recipe, pipeline_parameters
     from pipelines.targets.compiled import compile_pipeline
 
     photos = take_config(PhotosConfig, arguments)
-    name = _recipe_name(recipe, photos.images)
+    for name in ("config", *TARGET_FLAGS):
+        if arguments.get(name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')}: goes with --target vertex")
+    name = recipe_name(recipe, photos.images)
     parameters = pipeline_parameters(photos, load_recipe(name, assignments))
-    lock = load_image_lock(image_lock) if image_lock else None
-    compile_pipeline(parameters, output, lock)
-    click.echo(f"compiled to {output}")
+    compile_pipeline(parameters, output, load_image_lock(image_lock) if image_lock else None)
 
 
 class _Steps(click.Group):

@@ -7,6 +7,7 @@ from typing import Any
 from components.augment_examples.config import AugmentConfig
 from components.common.config import build, override, read_mapping
 from components.common.recipes import recipe_path
+from components.deploy_model.config import DeployConfig, check_model_name
 from components.gate_model.config import GateConfig
 from components.ingest_examples.config import IngestConfig, PhotosConfig
 from components.train_model.architectures import ModelConfig
@@ -23,6 +24,7 @@ class Recipe:
         model: Architecture.
         train: How the model is trained.
         gate: What it must reach.
+        deploy: When it takes the place of the champion.
     """
 
     ingest: IngestConfig
@@ -30,6 +32,30 @@ class Recipe:
     model: ModelConfig
     train: TrainConfig
     gate: GateConfig
+    deploy: DeployConfig = dataclasses.field(default_factory=DeployConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeploymentConfig:
+    """Where an exported model goes.
+
+    Attributes:
+        registry: A folder, or `vertex://PROJECT/REGION`; empty: it is exported and no more.
+        model_name: Name of the model and of its endpoint.
+        run_name: Name of the run, for the labels of the version.
+        serving_config: What serves on Vertex AI, see `ServingConfig`.
+    """
+
+    registry: str = ""
+    model_name: str = "flowers"
+    run_name: str = ""
+    serving_config: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_model_name(self.model_name)
+
+
+NO_DEPLOYMENT = DeploymentConfig()
 
 
 def load_recipe(name_or_path: str, assignments: Iterable[str] = ()) -> Recipe:
@@ -46,8 +72,10 @@ def load_recipe(name_or_path: str, assignments: Iterable[str] = ()) -> Recipe:
     return build(Recipe, content)
 
 
-def pipeline_parameters(photos: PhotosConfig, recipe: Recipe) -> dict[str, Any]:
-    """The arguments of `flowers_pipeline` for photos and a recipe, as plain data."""
+def pipeline_parameters(
+    photos: PhotosConfig, recipe: Recipe, deployment: DeploymentConfig = NO_DEPLOYMENT
+) -> dict[str, Any]:
+    """The arguments of `flowers_pipeline` for photos, a recipe and a registry, as plain data."""
     return {
         **dataclasses.asdict(photos),
         **dataclasses.asdict(recipe.ingest),
@@ -59,6 +87,8 @@ def pipeline_parameters(photos: PhotosConfig, recipe: Recipe) -> dict[str, Any]:
         "checkpoint": "",
         "checkpoint_steps": 0,
         "gate_threshold": recipe.gate.threshold,
+        "deploy_config": _plain(recipe.deploy),
+        **dataclasses.asdict(deployment),
     }
 
 

@@ -38,6 +38,8 @@ def _verdict(run: dict[str, Any]) -> Markup:
     blessed = run["exit_code"] == 0
     if blessed:
         line = f"Gate open: {verdict['reason']}."
+    elif run["state"] == "champion stays":
+        line = f"Exported and not deployed: {run['failure']}."
     elif verdict and not verdict["blessed"]:
         line = f"Gate closed: {verdict['reason']}."
     else:

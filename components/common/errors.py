@@ -4,7 +4,8 @@
     ├── UserError           exit 2   the user can mend it: data, options, recipe
     │   ├── DataError                photos or shards are not what a step needs
     │   └── ConfigError              an option, recipe or target file is wrong
-    └── GateClosedError     exit 3   the model was refused: nothing is exported
+    ├── GateClosedError     exit 3   the model was refused: nothing is exported
+    └── ChampionStaysError  exit 3   the model was exported, and refused: what serves is as good
 
 A message is one line: what was expected, what was received, what to do.
 """
@@ -32,5 +33,11 @@ class ConfigError(UserError):
 
 class GateClosedError(FlowersError):
     """The gate refused the model."""
+
+    exit_code = 3
+
+
+class ChampionStaysError(FlowersError):
+    """The model that serves is at least as good as the new one."""
 
     exit_code = 3

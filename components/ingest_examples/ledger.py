@@ -116,13 +116,15 @@ class Ledger:
 
     def take(self, part: int, first: int, rows: Sequence[Row]) -> None:
         """Enters what a worker found out about neighbours, `first` being the index of the first."""
+        place = slice(first, first + len(rows))
+        digests = b"".join(row.sha256.ljust(32, b"\0") for row in rows)
+        self.sha256[place] = np.frombuffer(digests, np.uint8).reshape(-1, 32)
+        self.phash[place] = np.array([row.phash for row in rows], np.uint64)
+        self.part[place] = part
+        self.offset[place] = [row.offset for row in rows]
+        self.length[place] = [row.length for row in rows]
+        self.sides[place] = [(row.width, row.height) for row in rows]
         for index, row in enumerate(rows, start=first):
-            self.sha256[index] = np.frombuffer(row.sha256.ljust(32, b"\0"), np.uint8)
-            self.phash[index] = row.phash
-            self.part[index] = part
-            self.offset[index] = row.offset
-            self.length[index] = row.length
-            self.sides[index] = row.width, row.height
             if row.reason is not None:
                 self.reject(index, row.reason, row.detail)
 

@@ -23,21 +23,42 @@ def compile_pipeline(
         ConfigError: The name does not end in .yaml, the file cannot be written, or the lock has
             not all images.
     """
+    check_output(output)
+    from pipelines.flowers import flowers_pipeline
+
+    text = compile_to_text(flowers_pipeline, parameters)
+    write_compiled(_pinned(text, lock) if lock else text, output)
+
+
+def check_output(output: Path) -> None:
+    """Refuses a file that no compiled pipeline goes into.
+
+    Raises:
+        ConfigError: The name does not end in .yaml.
+    """
     if output.suffix != ".yaml":
         raise ConfigError(f"--output {output}: expected a name that ends in .yaml")
-    from kfp import compiler
 
-    from pipelines.flowers import flowers_pipeline
+
+def compile_to_text(pipeline: Any, parameters: dict[str, Any]) -> str:
+    """The YAML of a pipeline, with defaults of its parameters."""
+    from kfp import compiler
 
     with tempfile.TemporaryDirectory() as folder:
         # KFP writes in place, which could leave half a file.
         compiled = Path(folder, "pipeline.yaml")
         compiler.Compiler().compile(
-            flowers_pipeline, package_path=str(compiled), pipeline_parameters=parameters
+            pipeline, package_path=str(compiled), pipeline_parameters=parameters
         )
-        text = compiled.read_text(encoding="utf-8")
-    if lock:
-        text = _pinned(text, lock)
+        return compiled.read_text(encoding="utf-8")
+
+
+def write_compiled(text: str, output: Path) -> None:
+    """Writes a compiled pipeline in one step.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
     try:
         write_text(output, text)
     except OSError as error:

@@ -26,7 +26,7 @@ from components.common.progress import parse_line, parse_message
 from components.common.step import Failure, parse_failure, parse_took
 from components.ingest_examples.config import PhotosConfig
 from pipelines.console import Console, open_console
-from pipelines.recipe import Recipe, pipeline_parameters
+from pipelines.recipe import NO_DEPLOYMENT, DeploymentConfig, Recipe, pipeline_parameters
 from pipelines.targets.runners import Runner
 
 RUN_FILE = "run.json"
@@ -37,6 +37,7 @@ STEPS_LINK = "steps"
 ROOT = ".kfp"
 # Of the training, below it; goes when the run has its verdict.
 CHECKPOINT = "checkpoint"
+DEPLOY_TASK = "deploy-model"
 EXIT_INTERRUPTED = 130
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _STARTED = re.compile(r"[\d:.]+ - INFO - Executing task '(?P<task>[\w-]+)'")
@@ -86,7 +87,12 @@ class Run:
 
 
 def run_local(
-    photos: PhotosConfig, recipe: Recipe, recipe_name: str, output: Path, runner: Runner
+    photos: PhotosConfig,
+    recipe: Recipe,
+    recipe_name: str,
+    output: Path,
+    runner: Runner,
+    deployment: DeploymentConfig = NO_DEPLOYMENT,
 ) -> int:
     """Runs the pipeline and tells how it went.
 
@@ -96,10 +102,11 @@ def run_local(
         recipe_name: How the user called the recipe.
         output: Folder in which the run gets a folder of its own.
         runner: How tasks are run.
+        deployment: Where the model goes.
 
     Returns:
         Exit code: 0 gate passed and model exported, 1 a fault of ours, 2 the user's mistake,
-        3 the gate is closed, 130 interrupted.
+        3 the gate is closed or the champion stays, 130 interrupted.
 
     Raises:
         ConfigError: The run cannot start on this machine.
@@ -108,7 +115,7 @@ def run_local(
     _check_photos(photos)
     photos = _absolute(photos)
     images = runner.check(photos)
-    run = _new_run(photos, recipe, recipe_name, output, runner, images)
+    run = _new_run(photos, recipe, recipe_name, output, runner, images, deployment)
     with _interruptible(), open_console() as console:
         try:
             with runner.open(photos, run.folder, images) as kfp_runner:
@@ -145,10 +152,12 @@ def _new_run(
     output: Path,
     runner: Runner,
     images: dict[str, str],
+    deployment: DeploymentConfig,
 ) -> Run:
-    parameters = pipeline_parameters(photos, recipe)
     started = datetime.datetime.now().astimezone()
     folder = _new_folder(output, f"{started:%Y%m%d-%H%M%S}-{Path(recipe_name).stem}")
+    deployment = dataclasses.replace(deployment, run_name=folder.name)
+    parameters = pipeline_parameters(photos, recipe, deployment)
     content = {
         "state": "running",
         "exit_code": None,
@@ -164,6 +173,7 @@ def _new_run(
         "versions": _versions(runner.packages),
         "tasks": {},
         "verdict": None,
+        "deployment": None,
         "failure": None,
         "outputs": {},
     }
@@ -337,17 +347,20 @@ def _finish(run: Run, exit_code: int) -> int:
         exit_code = 1
         message = f"the run ended without an error and without a model; see {run.folder / LOG_FILE}"
     outputs = {"report": REPORT_FILE}
-    if exit_code == 0:
+    champion_stays = run.failure is not None and run.failure.step == DEPLOY_TASK and exit_code == 3
+    if exit_code == 0 or champion_stays:
         outputs["saved_model"] = str(saved_model.relative_to(run.folder))
     if exit_code in {0, GateClosedError.exit_code}:
         shutil.rmtree(run.folder / ROOT / CHECKPOINT, ignore_errors=True)
-    states = {0: "succeeded", 3: "gate closed", EXIT_INTERRUPTED: "interrupted"}
+    refused = "champion stays" if champion_stays else "gate closed"
+    states = {0: "succeeded", 3: refused, EXIT_INTERRUPTED: "interrupted"}
     state = states.get(exit_code, "failed")
     run.end_tasks(state)
     run.save(
         state=state,
         exit_code=exit_code,
         verdict=verdict,
+        deployment=_read_if_there(run.output(DEPLOY_TASK, "deployment")),
         failure=None if exit_code == 0 else message,
         outputs=outputs,
     )
@@ -389,6 +402,9 @@ def _tell(run: Run, exit_code: int, message: str) -> None:
     print(f"report  {run.folder / REPORT_FILE}", flush=True)
     if exit_code == 0:
         print(f"model   {run.folder / run.content['outputs']['saved_model']}")
+        deployment = run.content["deployment"]
+        if deployment:
+            print(f"version {deployment['version']} serves: {deployment['reason']}")
         print(f"gate open: {verdict['reason']}")
     else:
         print(f"flowers run: {message}", file=sys.stderr)

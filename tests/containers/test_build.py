@@ -42,9 +42,14 @@ def git(checkout, *arguments):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def name_is_given_back(engine, image):
+def engine_is_left_as_it_was(engine, image):
+    before = {one.id for one in engine.images.list()}
     yield
     engine.images.get(image).tag(CPU)
+    for one in engine.images.list():
+        # The images of one file, which no other test makes.
+        if one.id not in before and one.attrs["Size"] < 1000:
+            engine.images.remove(one.id, force=True)
 
 
 @pytest.fixture

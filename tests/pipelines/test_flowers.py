@@ -52,12 +52,27 @@ def test_export_stands_behind_the_gate_and_nowhere_else(compiled):
         for task in component.get("dag", {}).get("tasks", {}).values()
         if task["componentRef"]["name"] == "comp-export-model"
     }
-    assert holders == {"comp-condition-2"}
+    assert holders == {"comp-condition-3"}
     assert "export-model" not in spec["root"]["dag"]["tasks"]
     branches = spec["components"]["comp-condition-branches-1"]["dag"]["tasks"]
-    condition = branches["condition-2"]["triggerPolicy"]["condition"]
+    condition = branches["condition-3"]["triggerPolicy"]["condition"]
     assert condition.endswith("== true")
-    assert branches["condition-3"]["triggerPolicy"]["condition"] == f"!({condition})"
+    assert branches["condition-4"]["triggerPolicy"]["condition"] == f"!({condition})"
+
+
+def test_deployment_stands_behind_the_gate_and_a_registry(compiled):
+    components = yaml.safe_load(compiled)["components"]
+    holders = [
+        name
+        for name, component in components.items()
+        if "deploy-model" in component.get("dag", {}).get("tasks", {})
+    ]
+    assert holders == ["comp-condition-2"]
+    inner = components["comp-condition-3"]["dag"]["tasks"]["condition-2"]
+    assert inner["triggerPolicy"]["condition"].endswith("registry'] != ''")
+    assert inner["dependentTasks"] == ["export-model"]
+    deploy = components["comp-condition-2"]["dag"]["tasks"]["deploy-model"]
+    assert deploy["cachingOptions"] == {}
 
 
 def test_test_split_does_not_reach_augmentation_or_the_gate(compiled):

@@ -64,7 +64,34 @@ def closed_run(photos, tmp_path_factory):
     output = tmp_path_factory.mktemp("closed") / "runs"
     # A learning rate of nothing: the model stays as bad as it began.
     hopeless = ["--set=train.schedule.peak=1e-8", "--set=gate.threshold=0.99"]
-    return Finished(start("--images", photos, "--output", output, *TINY, *hopeless), output)
+    registry = ["--registry", output.parent / "registry"]
+    arguments = ["--images", photos, "--output", output, *TINY, *hopeless, *registry]
+    return Finished(start(*arguments), output)
+
+
+@pytest.fixture(scope="module")
+def deployed(photos, tmp_path_factory):
+    """A run that deploys to a registry of its own."""
+    folder = tmp_path_factory.mktemp("deployed")
+    arguments = ["--images", photos, "--output", folder / "runs", *TINY]
+    arguments += ["--set=gate.threshold=0.01", "--registry", folder / "registry"]
+    return folder / "registry" / "flowers", Finished(start(*arguments), folder / "runs")
+
+
+class TestRegistry:
+    def test_first_model_serves(self, deployed):
+        registry, run = deployed
+        assert run.exit_code == 0, run.stderr
+        assert run.run["deployment"]["version"] == "1"
+        assert "version 1 serves: the first version" in run.stdout
+        assert (registry / "serving" / "saved_model" / "saved_model.pb").is_file()
+        labels = json.loads((registry / "serving" / "version.json").read_text())["labels"]
+        assert labels["run"] == run.folder.name
+        assert labels["data"] == run.run["inputs"]["data_fingerprint"]
+
+    def test_closed_gate_does_not_reach_the_registry(self, closed_run):
+        assert closed_run.exit_code == 3
+        assert not (closed_run.folder.parents[1] / "registry").exists()
 
 
 class TestGateOpen:

@@ -1,0 +1,1 @@
+"""Deployment of an exported model behind the champion rule."""

@@ -1,0 +1,176 @@
+"""Registers an exported model, holds it against the champion, and rolls it out."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from components.common.config import read_mapping, to_json
+from components.common.dataset import load_dataset
+from components.common.errors import ChampionStaysError, ConfigError, DataError, FlowersError
+from components.common.evaluation import Evaluation, load_evaluation, percent
+from components.common.outputs import staged
+from components.common.progress import say
+from components.deploy_model.champion import Comparison, compare
+from components.deploy_model.config import DeployConfig
+from components.deploy_model.registries import prober
+from components.deploy_model.registry import (
+    STEP,
+    Candidate,
+    Prediction,
+    Registry,
+    recover,
+    roll_out,
+    serving,
+)
+from components.deploy_model.scoring import Photo, predict, test_photos
+
+_METADATA_FILE = Path("assets.extra", "flowers.json")
+Predict = Callable[[Path, Sequence[bytes]], list[Prediction]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployment:
+    """How a deployment ended.
+
+    Attributes:
+        version: Version of the challenger.
+        champion: Version that serves now.
+        deployed: Whether that is the challenger.
+        reason: Why, in one sentence.
+        comparison: Challenger against the champion before; None where there was none.
+    """
+
+    version: str
+    champion: str
+    deployed: bool
+    reason: str
+    comparison: Comparison | None
+
+
+def deploy(
+    examples: Path,
+    saved_model: Path,
+    evaluation: Path,
+    registry: Registry,
+    config: DeployConfig,
+    run: str,
+    deployment: Path,
+) -> Deployment:
+    """Registers a model and deploys it if it is better than the champion.
+
+    Args:
+        examples: Data set with the test split that was evaluated on.
+        saved_model: SavedModel of `export_model`.
+        evaluation: JSON file of `evaluate_model` for this model.
+        registry: Where to.
+        config: When and how.
+        run: Name of the run, for the labels.
+        deployment: JSON file to make.
+
+    Raises:
+        ChampionStaysError: The champion is at least as good.
+        DataError: The inputs do not belong together.
+        RolledBackError: The canary failed; traffic is what it was before.
+    """
+    dataset = load_dataset(examples)
+    scores = load_evaluation(evaluation)
+    candidate = _candidate(saved_model, scores, dataset.fingerprint, run)
+    photos = test_photos(dataset)
+    with staged(deployment) as (path,):
+        result = decide_and_roll_out(registry, candidate, photos, config, predict)
+        path.write_text(to_json(dataclasses.asdict(result)), encoding="utf-8")
+    if not result.deployed:
+        raise ChampionStaysError(f"version {result.champion} stays champion: {result.reason}")
+    say(STEP, f"version {result.version} serves: {result.reason}")
+    return result
+
+
+def _candidate(saved_model: Path, scores: Evaluation, fingerprint: str, run: str) -> Candidate:
+    """The model with its papers, which must belong together."""
+    metadata = read_mapping(str(saved_model / _METADATA_FILE))
+    for name, expected, received in (
+        ("model", scores.model_digest, metadata.get("model_digest")),
+        ("data set", scores.data_fingerprint, fingerprint),
+    ):
+        if expected != received:
+            raise DataError(
+                f"the evaluation is of another {name}: expected digest {expected[:12]}, received "
+                f"{str(received)[:12]}; give what belongs together"
+            )
+    labels = {
+        "run": run,
+        "data": scores.data_fingerprint,
+        "accuracy": f"{scores.accuracy:.4f}",
+    }
+    return Candidate(saved_model, scores.model_digest, labels, dataclasses.asdict(scores))
+
+
+def decide_and_roll_out(
+    registry: Registry,
+    candidate: Candidate,
+    photos: Sequence[Photo],
+    config: DeployConfig,
+    predict: Predict,
+) -> Deployment:
+    """What `deploy` does, with the photos in hand.
+
+    Args:
+        registry: Where to.
+        candidate: The challenger.
+        photos: The test split.
+        config: When and how.
+        predict: Asks a SavedModel about photos.
+    """
+    recover(registry)
+    answers = predict(candidate.saved_model, [photo.jpeg for photo in photos])
+    right = _right(answers, photos)
+    counted = (candidate.evaluation["correct"], candidate.evaluation["examples"])
+    if (sum(right), len(right)) != counted:
+        raise FlowersError(
+            f"the SavedModel has {sum(right)} of {len(right)} test photos right, and its "
+            f"evaluation says {counted[0]} of {counted[1]}"
+        )
+    champion = serving(registry.traffic())
+    version = registry.add(candidate)
+    if champion == version:
+        return Deployment(version, version, True, "it is the champion already", None)
+    comparison = None
+    if champion is not None:
+        comparison = _compare(registry, champion, answers, photos, config, predict)
+        if not comparison.better:
+            return Deployment(version, champion, False, comparison.reason, comparison)
+    chosen = range(0, len(photos), max(1, len(photos) // config.probes))[: config.probes]
+    check = prober(
+        registry,
+        [photos[index].jpeg for index in chosen],
+        [answers[index] for index in chosen],
+        config.tolerance,
+    )
+    roll_out(registry, version, config.canary_percent, check)
+    accuracy = percent(candidate.evaluation["accuracy"])
+    reason = comparison.reason if comparison else f"the first version, test accuracy {accuracy}"
+    return Deployment(version, version, True, reason, comparison)
+
+
+def _right(answers: Sequence[Prediction], photos: Sequence[Photo]) -> list[bool]:
+    return [answer.label == photo.class_name for answer, photo in zip(answers, photos, strict=True)]
+
+
+def _compare(
+    registry: Registry,
+    champion: str,
+    answers: Sequence[Prediction],
+    photos: Sequence[Photo],
+    config: DeployConfig,
+    predict: Predict,
+) -> Comparison:
+    """Scores the champion in this run, on the photos that the challenger was scored on."""
+    with registry.artifact(champion) as saved_model:
+        former = predict(saved_model, [photo.jpeg for photo in photos])
+    lost = former[0].probabilities.keys() - answers[0].probabilities.keys()
+    if lost:
+        raise ConfigError(
+            f"the champion knows {', '.join(sorted(lost))}, and the challenger does not: deploy it "
+            "under another --model-name, or train it with photos of these classes"
+        )
+    return compare(_right(answers, photos), _right(former, photos), config.significance)

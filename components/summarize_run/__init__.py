@@ -1,0 +1,1 @@
+"""What became of a run on Vertex AI, written down whatever happened."""

@@ -1,0 +1,217 @@
+"""Submits the pipeline to Vertex AI, and waits for its end."""
+
+import datetime
+import re
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from components.common.errors import ConfigError
+from components.common.vertex import NotFoundError, Vertex
+from pipelines.targets.preflight import find_problems
+from pipelines.targets.vertex_config import VertexTarget
+from pipelines.targets.vertex_pipeline import pipeline_job
+
+_ENDED = {"PIPELINE_STATE_SUCCEEDED", "PIPELINE_STATE_FAILED", "PIPELINE_STATE_CANCELLED"}
+_FAILED = {"FAILED", "CANCELLED"}
+# Ends of the steps that mean something to the caller, by the name of the task.
+_REFUSING = "refuse-model"
+_GRAPHS = ("exit-handler", "condition", "for-loop", "flowers")
+
+
+def new_job_id() -> str:
+    """An id that no other run has, and that sorts by time."""
+    now = datetime.datetime.now(datetime.UTC)
+    return f"flowers-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def console_url(vertex: Vertex, job_id: str) -> str:
+    """Where a person looks at a run."""
+    return (
+        f"https://console.cloud.google.com/vertex-ai/locations/{vertex.region}/pipelines/runs/"
+        f"{job_id}?project={vertex.project}"
+    )
+
+
+def create_request(
+    vertex: Vertex,
+    spec: dict[str, Any],
+    parameters: dict[str, Any],
+    target: VertexTarget,
+    job_id: str,
+) -> dict[str, Any]:
+    """The request that makes a run, as the REST API has it."""
+    return {
+        "parent": vertex.parent,
+        "pipelineJobId": job_id,
+        "pipelineJob": pipeline_job(spec, parameters, target),
+    }
+
+
+def check(vertex: Vertex, target: VertexTarget, spec: dict[str, Any]) -> None:
+    """Refuses to go on where something is missing.
+
+    Raises:
+        ConfigError: Names all that is missing.
+    """
+    problems = find_problems(vertex, target, spec)
+    if problems:
+        count = f"{len(problems)} things are missing: " if len(problems) > 1 else ""
+        raise ConfigError(
+            count + "; ".join(f"({n}) {one}" for n, one in enumerate(problems, 1))
+            if count
+            else problems[0]
+        )
+
+
+def submit(vertex: Vertex, request: dict[str, Any]) -> str:
+    """Makes a run, once, however often the answer is lost.
+
+    Args:
+        vertex: The clients.
+        request: What `create_request` returned.
+
+    Returns:
+        Resource name of the run.
+    """
+    from google.cloud import aiplatform_v1
+
+    client = vertex.client("PipelineServiceClient")
+    name = f"{vertex.parent}/pipelineJobs/{request['pipelineJobId']}"
+    vertex.ensure(
+        lambda: vertex.find(client.get_pipeline_job, {"name": name}),
+        client.create_pipeline_job,
+        aiplatform_v1.CreatePipelineJobRequest(
+            parent=request["parent"],
+            pipeline_job_id=request["pipelineJobId"],
+            pipeline_job=to_message(request["pipelineJob"]),
+        ),
+        "creation of the run",
+    )
+    return name
+
+
+def to_message(job: dict[str, Any]) -> Any:
+    """A `PipelineJob` of the client from plain data; an unknown key is refused."""
+    from google.cloud import aiplatform_v1
+    from google.protobuf import json_format
+
+    message = aiplatform_v1.PipelineJob()
+    json_format.ParseDict(job, aiplatform_v1.PipelineJob.pb(message))
+    return message
+
+
+def add_to_experiment(vertex: Vertex, job_id: str, experiment: str) -> None:
+    """Adds a run to an experiment, which is made where it is absent.
+
+    Raises:
+        NotFoundError: Vertex AI has not made the context of the run yet.
+    """
+    client = vertex.client("MetadataServiceClient")
+    contexts = f"{vertex.parent}/metadataStores/default/contexts"
+    name = f"{contexts}/{experiment}"
+
+    def find(which: str) -> Callable[[], Any]:
+        return lambda: vertex.find(client.get_context, {"name": which})
+
+    if find(name)() is None:
+        vertex.ensure(
+            find(name),
+            client.create_context,
+            {
+                "parent": contexts.rpartition("/")[0],
+                "context_id": experiment,
+                "context": {
+                    "display_name": experiment,
+                    "schema_title": "system.Experiment",
+                    "schema_version": "0.0.1",
+                },
+            },
+            f"creation of experiment {experiment}",
+        )
+    run = f"{contexts}/{job_id}"
+    # Vertex AI makes the context of a run when it starts it.
+    deadline = time.monotonic() + vertex.patience.settle
+    while find(run)() is None:
+        if time.monotonic() > deadline:
+            raise NotFoundError(
+                f"the run is submitted, and could not be added to experiment {experiment}: "
+                "Vertex AI has not made its context yet"
+            )
+        time.sleep(vertex.patience.poll)
+
+    def added() -> bool | None:
+        parents = vertex.read(client.get_context, {"name": run}).parent_contexts
+        return any(one.endswith(f"/contexts/{experiment}") for one in parents) or None
+
+    vertex.ensure(
+        added,
+        client.add_context_children,
+        {"context": name, "child_contexts": [run]},
+        f"adding the run to experiment {experiment}",
+    )
+
+
+def wait(vertex: Vertex, name: str, tell: Callable[[str], None]) -> tuple[int, str]:
+    """Waits for the end of a run and tells each change of a task.
+
+    Args:
+        vertex: The clients.
+        name: Resource name of the run.
+        tell: Takes one line.
+
+    Returns:
+        Exit code of the run as that of `flowers run`, and the last line.
+    """
+    client = vertex.client("PipelineServiceClient")
+    seen: dict[str, str] = {}
+    while True:
+        job = vertex.read(client.get_pipeline_job, {"name": name})
+        for task in _leaves(job):
+            state = task.state.name.lower().replace("_", " ")
+            if seen.get(task.task_name) != state:
+                seen[task.task_name] = state
+                tell(f"[{task.task_name}] {state}")
+        if job.state.name in _ENDED:
+            return ending(job)
+        time.sleep(vertex.patience.poll)
+
+
+def _leaves(job: Any) -> list[Any]:
+    """Tasks that are steps, and not graphs of steps."""
+    return [task for task in job.job_detail.task_details if not task.task_name.startswith(_GRAPHS)]
+
+
+def ending(job: Any) -> tuple[int, str]:
+    """Exit code and last line of a run that ended."""
+    if job.state.name == "PIPELINE_STATE_SUCCEEDED":
+        return 0, f"succeeded{_reason(job, 'deploy-model', 'deployment')}"
+    if job.state.name == "PIPELINE_STATE_CANCELLED":
+        return 130, "cancelled"
+    failed = [task for task in _leaves(job) if task.state.name in _FAILED]
+    names = [task.task_name for task in failed]
+    if _REFUSING in names:
+        return 3, f"gate closed{_reason(job, 'gate-model', 'verdict')}"
+    if not failed:
+        return 1, f"failed: {job.error.message or 'Vertex AI does not say why'}"
+    first = failed[0]
+    message = " ".join((first.error.message or job.error.message).split())
+    return _exit_code(message), f"step {first.task_name} failed: {message or 'no reason is given'}"
+
+
+def _exit_code(message: str) -> int:
+    """The exit code of the step, where Vertex AI's message has it."""
+    found = re.search(r"non-zero status of (\d+)", message)
+    return int(found[1]) if found and int(found[1]) in {2, 3} else 1
+
+
+def _reason(job: Any, task_name: str, output: str) -> str:
+    """What a step wrote into the metadata of its artifact."""
+    for task in job.job_detail.task_details:
+        if task.task_name == task_name and output in task.outputs:
+            for artifact in task.outputs[output].artifacts:
+                reason = dict(artifact.metadata or {}).get("reason")
+                if reason:
+                    return f": {reason}"
+    return ""
