@@ -219,6 +219,9 @@ def _client_of(process: int, emulator: str) -> Any:
         client = storage.Client.create_anonymous_client()
     except OSError as error:
         raise ConfigError(f"Google credentials cannot be read: {error}") from error
+    # For its traces it would ask for each bucket, which a reader of objects may not, in a thread
+    # that tries for minutes.
+    client._bucket_metadata_cache = None
     adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=64)
     for scheme in ("https://", "http://"):
         client._http.mount(scheme, adapter)

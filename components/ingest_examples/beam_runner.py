@@ -38,9 +38,8 @@ class BeamRunner:
                 "Apache Beam is not installed: pip install 'flowers[beam]'"
             ) from error
         try:
-            # What an option is, is known when it is asked for.
             self._options = PipelineOptions(list(options))
-            unknown = sorted(set(_unknown(self._options)))
+            unknown = sorted(_unknown(self._options))
         except SystemExit as error:
             raise ConfigError(f"Beam does not take the options {' '.join(options)}") from error
         if unknown:
@@ -84,14 +83,11 @@ class BeamRunner:
 
 def _unknown(options: Any) -> Iterator[str]:
     """Flags that no part of Beam takes."""
-    from apache_beam.options.pipeline_options import PipelineOptions
-
     taken = options.get_all_options(retain_unknown_options=False)
     for flag in options._flags:
         name = flag.partition("=")[0].lstrip("-").removeprefix("no_")
         if flag.startswith("--") and name not in taken:
             yield flag
-    assert isinstance(options, PipelineOptions)
 
 
 def _write_task(place: str, work: Callable[[T], R], task: T) -> str:

@@ -43,7 +43,7 @@ class PhotosConfig:
         """Where the manifest is, local or `gs://`; empty for none."""
         if not self.manifest or "://" in self.manifest:
             return self.manifest
-        if "://" in self.images:
+        if self.images.startswith("gs://"):
             here = Path(self.manifest).is_file()
             return self.manifest if here else f"{self.images.rstrip('/')}/{self.manifest}"
         return str(self.manifest_path())

@@ -123,7 +123,8 @@ class Ledger:
         self.part[place] = part
         self.offset[place] = [row.offset for row in rows]
         self.length[place] = [row.length for row in rows]
-        self.sides[place] = [(row.width, row.height) for row in rows]
+        sides = [(row.width, row.height) for row in rows]
+        self.sides[place] = np.array(sides, np.int32).reshape(-1, 2)
         for index, row in enumerate(rows, start=first):
             if row.reason is not None:
                 self.reject(index, row.reason, row.detail)

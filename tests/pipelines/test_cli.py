@@ -96,7 +96,7 @@ def test_output_that_cannot_be_made(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["run"], ["step", "ingest", "--images", "synthetic://flowers", "--output", "x"]]
+    "arguments", [["run"], ["step", "augment", "--examples", "none", "--output", "x"]]
 )
 def test_machine_without_tensorflow(tmp_path, arguments):
     code = (

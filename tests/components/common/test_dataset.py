@@ -35,7 +35,13 @@ def test_description_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_description_does_not_hold_its_own_place(tmp_path: Path) -> None:
     save_dataset(Dataset(tmp_path, ("a", "b"), 32, {"train": 3}, "0"), tmp_path)
     content = json.loads((tmp_path / DATASET_FILE).read_text(encoding="utf-8"))
-    assert sorted(content) == ["class_names", "counts", "fingerprint", "image_size"]
+    assert sorted(content) == [
+        "class_names",
+        "counts",
+        "fingerprint",
+        "image_size",
+        "split_rule",
+    ]
 
 
 def test_moved_folder_is_read_at_its_new_place(dataset_folder: Path, tmp_path: Path) -> None:
