@@ -125,7 +125,7 @@ def _train(
         checkpoint = Checkpoint(saving.folder or Path(scratch), course)
         _fit(model, plan, examples, augmented, checkpoint, saving)
         _save(checkpoint, model_config, examples, output)
-        shutil.copytree(checkpoint.folder / LOGS_FOLDER, output / LOGS_FOLDER)
+        _copy_logs(checkpoint.folder / LOGS_FOLDER, output / LOGS_FOLDER)
     assert checkpoint.kept is not None
     result = TrainResult(
         history=checkpoint.history,
@@ -187,6 +187,14 @@ def _fit(
         )
         fit(model, plan, augmented, examples, checkpoint, follower)
     logs.close()
+
+
+def _copy_logs(source: Path, target: Path) -> None:
+    """Copies event files under names without time and process, which say nothing of the run."""
+    for folder in source.iterdir():
+        (target / folder.name).mkdir(parents=True)
+        for number, file in enumerate(sorted(folder.iterdir())):
+            shutil.copyfile(file, target / folder.name / f"events.out.tfevents.{number:05d}")
 
 
 def _save(checkpoint: Checkpoint, config: ModelConfig, examples: Dataset, output: Path) -> None:

@@ -9,13 +9,14 @@ import pytest
 import yaml
 
 from components.common.errors import ConfigError
-from components.images import CPU, GPU, IMAGES
+from components.images import CPU, DEPLOY, GPU, IMAGES
 from pipelines.image_lock import ImageLock, load_image_lock, pin_images, save_image_lock
 
 COMMIT = "1a2b3c4d5e6f"
 CPU_DIGEST = f"localhost:5000/project/flowers-cpu@sha256:{'c' * 64}"
 GPU_DIGEST = f"localhost:5000/project/flowers-gpu@sha256:{'9' * 64}"
-LOCK = ImageLock(COMMIT, {"cpu": CPU_DIGEST, "gpu": GPU_DIGEST})
+DEPLOY_DIGEST = f"localhost:5000/project/flowers-deploy@sha256:{'d' * 64}"
+LOCK = ImageLock(COMMIT, {"cpu": CPU_DIGEST, "gpu": GPU_DIGEST, "deploy": DEPLOY_DIGEST})
 
 
 def test_lock_is_read_as_it_was_written(tmp_path):
@@ -106,7 +107,8 @@ def test_compiled_pipeline_differs_in_its_images_alone(tmp_path):
     assert compile_(pinned, "--image-lock", lock).returncode == 0
     text = pinned.read_text()
     assert not any(name in text for name in IMAGES.values())
-    assert yaml.safe_load(text) == yaml.safe_load(named.read_text().replace(CPU, CPU_DIGEST))
+    expected = named.read_text().replace(CPU, CPU_DIGEST).replace(DEPLOY, DEPLOY_DIGEST)
+    assert yaml.safe_load(text) == yaml.safe_load(expected)
     assert text.startswith("# PIPELINE DEFINITION\n# Name: flowers\n")
 
 

@@ -44,9 +44,9 @@ def test_equals_a_plain_count(evaluated, examples, model):
     net = keras.models.load_model(model / "model.keras", compile=False)
     expected = np.zeros((3, 3), int)
     losses = []
-    for images, labels in eval_batches(load_dataset(examples), "test", 10):
+    for images, targets in eval_batches(load_dataset(examples), "test", 10):
         probabilities = net.predict_on_batch(images)
-        for label, row in zip(labels.numpy(), probabilities, strict=True):
+        for label, row in zip(np.argmax(targets, axis=1), probabilities, strict=True):
             expected[label, row.argmax()] += 1
             losses.append(-np.log(row[label]))
     np.testing.assert_array_equal(result.confusion, expected)
