@@ -12,3 +12,9 @@ done
 # What packages ship and no step reads: their own tests, and the C sources of what is compiled.
 find /opt/flowers/lib -type d -name tests -prune -exec rm -r {} +
 find /opt/flowers/lib -name '*.c' -delete
+# No step writes PDF or PostScript, for which matplotlib brings fontTools, nor colours source code, for
+# which rich brings lexers.
+site=/opt/flowers/lib/python3.11/site-packages
+find "$site/fontTools" -mindepth 1 -maxdepth 1 ! -name __init__.py ! -name agl.py ! -name misc \
+    -exec rm -r {} +
+rm -r "$site/pygments/lexers"

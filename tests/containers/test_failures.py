@@ -95,10 +95,12 @@ def test_step_that_runs_out_of_memory(run, number):
     finished = run("--memory", LITTLE_MEMORY)
     assert finished.exit_code == finished.run["exit_code"] == 2, number
     (line,) = finished.lines
-    assert line.startswith(
-        f"flowers run: step ingest-examples needed more memory than the {LITTLE_MEMORY} of --memory"
+    found = re.match(
+        rf"flowers run: step ([\w-]+) needed more memory than the {LITTLE_MEMORY}", line
     )
-    assert finished.run["tasks"]["ingest-examples"]["state"] == "failed"
+    assert found, line
+    # Which step it is depends on how much the first one happens to need.
+    assert finished.run["tasks"][found[1]]["state"] == "failed"
 
 
 @pytest.mark.parametrize("number", range(TRIES))
