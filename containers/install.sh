@@ -12,9 +12,11 @@ done
 # What packages ship and no step reads: their own tests, and the C sources of what is compiled.
 find /opt/flowers/lib -type d -name tests -prune -exec rm -r {} +
 find /opt/flowers/lib -name '*.c' -delete
-# No step writes PDF or PostScript, for which matplotlib brings fontTools, nor colours source code, for
-# which rich brings lexers.
+# What matplotlib and rich bring for what no step does: PDF, PostScript and formulas, which need fontTools
+# and more fonts than the one of our charts, and colours for source code.
 site=/opt/flowers/lib/python3.11/site-packages
 find "$site/fontTools" -mindepth 1 -maxdepth 1 ! -name __init__.py ! -name agl.py ! -name misc \
     -exec rm -r {} +
-rm -r "$site/pygments/lexers"
+rm "$site"/fontTools/misc/*.so
+find "$site/matplotlib/mpl-data/fonts" -type f ! -name 'DejaVuSans*.ttf' -delete
+rm -r "$site/matplotlib/mpl-data/sample_data" "$site/pygments/lexers"

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 import time
 from typing import Any
 
