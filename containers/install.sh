@@ -18,5 +18,6 @@ site=/opt/flowers/lib/python3.11/site-packages
 find "$site/fontTools" -mindepth 1 -maxdepth 1 ! -name __init__.py ! -name agl.py ! -name misc \
     -exec rm -r {} +
 rm "$site"/fontTools/misc/*.so
-find "$site/matplotlib/mpl-data/fonts" -type f ! -name 'DejaVuSans*.ttf' -delete
+find "$site/matplotlib/mpl-data/fonts" -type f ! -name 'DejaVuSans*.ttf' \
+    ! -name 'LastResort*' -delete
 rm -r "$site/matplotlib/mpl-data/sample_data" "$site/pygments/lexers"
