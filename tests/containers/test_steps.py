@@ -20,16 +20,16 @@ MAX_SIZE_OF_OURS = 100e6
 LOCKED_DOWN = ["--read-only", "--tmpfs", "/tmp", "--network", "none"]
 ARGUMENTS = {
     "ingest": ["--images=/photos", "--image-size=48"],
-    "augment": ["--examples=/work/ingest/examples"],
+    "augment": ["--examples=/outputs/ingest/examples"],
     "train": [
-        *("--examples=/work/ingest/examples", "--augmented=/work/augment/augmented"),
+        *("--examples=/outputs/ingest/examples", "--augmented=/outputs/augment/augmented"),
         *("--recipe=quick", "--set=train.epochs=2"),
     ],
-    "evaluate": ["--examples=/work/ingest/examples", "--model=/work/train/model"],
-    "gate": ["--evaluation=/work/evaluate/evaluation.json", "--threshold=0.05"],
+    "evaluate": ["--examples=/outputs/ingest/examples", "--model=/outputs/train/model"],
+    "gate": ["--evaluation=/outputs/evaluate/evaluation.json", "--threshold=0.05"],
     "export": [
-        *("--examples=/work/ingest/examples", "--model=/work/train/model"),
-        "--evaluation=/work/evaluate/evaluation.json",
+        *("--examples=/outputs/ingest/examples", "--model=/outputs/train/model"),
+        "--evaluation=/outputs/evaluate/evaluation.json",
     ],
 }
 OUTPUTS = {
@@ -52,13 +52,13 @@ def finished(image, photos, workspace, caller):
     """All steps, one after the other; the outputs are in a folder each."""
     (workspace / "work").mkdir()
     work = caller.own(workspace / "work")
-    mounts = ["--volume", f"{photos}:/photos:ro", "--volume", f"{work}:/work"]
+    mounts = ["--volume", f"{photos}:/photos:ro", "--volume", f"{work}:/outputs"]
     user = ["--user", f"{caller.uid}:{caller.gid}"]
     return work, {
         step: docker_run(
             image,
             *(*LOCKED_DOWN, *user, *mounts),
-            ["python", "-m", package, *ARGUMENTS[step], f"--output=/work/{step}"],
+            ["python", "-m", package, *ARGUMENTS[step], f"--output=/outputs/{step}"],
         )
         for step, package in STEPS.items()
         if step in ARGUMENTS
