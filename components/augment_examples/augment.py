@@ -10,12 +10,14 @@ import tensorflow as tf
 
 from components.augment_examples.config import AugmentConfig
 from components.augment_examples.report import Samples, write_report
-from components.common import image_ops
+from components.common import augmentation, image_ops
+from components.common.augmentation import DRAWS
 from components.common.dataset import Dataset, DatasetWriter, load_dataset
 from components.common.errors import DataError
 from components.common.example_proto import CLASS, Features, encode_example
 from components.common.examples import parse_features
 from components.common.outputs import staged
+from components.common.policy import AugmentPolicy
 from components.common.progress import Progress, progress, say
 from components.common.tfrecords import read_shard, shard_count
 
@@ -129,8 +131,13 @@ def _copies_of(serialized: tf.Tensor, image_size: int, config: AugmentConfig) ->
     seed = tf.stack([tf.cast(example_id, tf.int32), tf.constant(config.seed, tf.int32)])
     return tf.map_fn(
         lambda copy: image_ops.encode_jpeg(
-            image_ops.augment(image, tf.random.fold_in(seed, copy), config.policy)
+            _augmented(image, tf.random.fold_in(seed, copy), config.policy)
         ),
         tf.range(1, config.copies + 1),
         fn_output_signature=tf.TensorSpec([], tf.string),
     )
+
+
+def _augmented(image: tf.Tensor, seed: tf.Tensor, policy: AugmentPolicy) -> tf.Tensor:
+    draws = tf.random.stateless_uniform([1, DRAWS], seed)
+    return augmentation.augment(image[tf.newaxis], draws, policy)[0]

@@ -229,7 +229,8 @@ class TrainConfig:
             in the whole photo, so smaller crops also fit better to whole photos.
         mixup: Alpha of the Beta distribution from which MixUp draws; 0 for none.
         cutmix: Alpha of the Beta distribution from which CutMix draws; 0 for none. With both,
-            each batch gets one of the two.
+            each image gets one of the two.
+        mix_probability: Share of the images that are mixed at all, where MixUp or CutMix is on.
         ema: Momentum per step of the moving average of the weights, which is then what is
             validated and kept; 0 for none.
         keep: `best` keeps the weights that did best on the validation split, `last` the last ones.
@@ -250,6 +251,7 @@ class TrainConfig:
     crop_size: int = 0
     mixup: float = 0.0
     cutmix: float = 0.0
+    mix_probability: float = 1.0
     ema: float = 0.0
     keep: str = "best"
     patience: int = 0
@@ -265,11 +267,17 @@ class TrainConfig:
             raise ConfigError("crop_size: expected 0 without a policy, which is what crops")
         check("mixup", self.mixup, Range(0.0, 10.0))
         check("cutmix", self.cutmix, Range(0.0, 10.0))
+        check("mix_probability", self.mix_probability, Range(0.0, 1.0))
         check("ema", self.ema, Range(0.0, 0.99999))
         choose("keep", self.keep, KEEPS)
         check("patience", self.patience, Range(0, 100_000))
         choose("precision", self.precision, PRECISIONS)
         check("seed", self.seed, Range(0, 2**31 - 1))
+
+    @property
+    def mixes(self) -> bool:
+        """Images are mixed with one another."""
+        return (self.mixup > 0.0 or self.cutmix > 0.0) and self.mix_probability > 0.0
 
     @property
     def total_epochs(self) -> int:

@@ -12,9 +12,10 @@ import tensorflow as tf
 from components.common.dataset import Dataset
 from components.common.errors import FlowersError
 from components.common.progress import Progress
+from components.train_model.augmented_model import AugmentedModel
 from components.train_model.checkpoints import Checkpoint, Position
 from components.train_model.history import Epoch
-from components.train_model.input_pipeline import eval_batches, train_batches
+from components.train_model.input_pipeline import eval_batches, train_batches, train_size
 from components.train_model.models.blocks import freeze_all_but_head
 from components.train_model.optimizers import make_optimizer
 from components.train_model.plan import Phase, Plan
@@ -23,17 +24,17 @@ _EVAL_BATCH = 64
 
 
 def fit(
-    model: keras.Model,
+    net: keras.Model,
     plan: Plan,
     train_split: Dataset,
     validation_split: Dataset,
     checkpoint: Checkpoint,
     follower: "Follower",
 ) -> None:
-    """Fits a model; what came of it is in the checkpoint.
+    """Fits a net; what came of it is in the checkpoint.
 
     Args:
-        model: With its first weights.
+        net: Images to probabilities, with its first weights.
         plan: What is done in which step.
         train_split: Data set with the train split.
         validation_split: Data set with the validation split.
@@ -43,6 +44,7 @@ def fit(
     Raises:
         FlowersError: The loss is no longer a number.
     """
+    model = AugmentedModel(net, plan.config, train_size(train_split, plan.config))
     # Read once, for every phase.
     validation = eval_batches(validation_split, "validation", _EVAL_BATCH)
     for phase in plan.phases:
@@ -51,14 +53,14 @@ def fit(
             _fit_on(model, plan, phase, train_split, validation, checkpoint.position, follower)
 
 
-def _prepare(model: keras.Model, plan: Plan, phase: Phase, checkpoint: Checkpoint) -> None:
+def _prepare(model: AugmentedModel, plan: Plan, phase: Phase, checkpoint: Checkpoint) -> None:
     """Compiles a model for a phase, with the weights and the optimizer of the checkpoint."""
     position = checkpoint.position
     within = position.epoch > phase.first or position.step > 0
     if checkpoint.state and not within:
         # The optimizer of the former phase has variables for other weights.
         checkpoint.restore(model)
-    freeze_all_but_head(model, phase.head_only)
+    freeze_all_but_head(model.net, phase.head_only)
     _compile(model, plan, phase)
     if checkpoint.state and within:
         checkpoint.restore(model)
@@ -186,7 +188,7 @@ class Follower(keras.callbacks.Callback):
         kept = None
         if self._plan.config.keep == "last" or entry.beats(self.checkpoint.kept):
             with self._averaged():
-                kept = entry, self.checkpoint.write(self.model, f"kept-{entry.epoch:05d}")
+                kept = entry, self.checkpoint.write(self.model.net, f"kept-{entry.epoch:05d}")
         self.checkpoint.save(self.model, Position(epoch + 1), history, kept)
         self._shown.advance(
             note=f"loss {entry.loss:.3f}, accuracy {entry.accuracy:.1%}, "

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
-from components.common import image_ops
+from components.common import augmentation
 from components.common.dataset import Dataset
 from components.common.errors import DataError
 from components.common.examples import parse_example
+from components.train_model import mixing
 from components.train_model.config import TrainConfig
-from components.train_model.mixing import mix
 
 _READERS = 8
 
@@ -62,52 +62,55 @@ def read_examples(dataset: Dataset, split: str) -> tf.data.Dataset:
 
 
 def train_batches(dataset: Dataset, config: TrainConfig, first_step: int = 0) -> tf.data.Dataset:
-    """Endless batches of the train split, shuffled, augmented and mixed anew in every epoch.
+    """Endless batches of the train split, shuffled anew in every epoch, with what to do to them.
+
+    The images come as they are stored: `AugmentedModel` augments and mixes them where the model
+    runs, so that the host has nothing to do but to copy.
 
     Args:
         dataset: The examples.
-        config: Batch size, augmentation and seed. What is left of an epoch and is smaller than
-            a batch joins the next epoch, so shapes are static.
+        config: Batch size, mixing and seed. What is left of an epoch and is smaller than a batch
+            joins the next epoch, so shapes are static.
         first_step: Batches to leave out; a training that goes on sees what it would have seen.
 
     Returns:
-        `uint8` [global_batch_size, size, size, 3] of the size of `train_size`, and `float32`
+        `uint8` [global_batch_size, image_size, image_size, 3] and `float32` [global_batch_size,
+        DRAWS], together the inputs of `AugmentedModel`; and its targets, `float32`
         [global_batch_size, classes], one-hot or mixed.
     """
-    size, batch_size = train_size(dataset, config), config.global_batch_size
     # Shuffle before repeat: an epoch holds every example once.
     shuffled = read_examples(dataset, "train").shuffle(dataset.counts["train"], seed=config.seed)
-    examples = shuffled.repeat().enumerate().skip(first_step * batch_size)
-    batches = examples.map(
-        lambda index, example: (
-            _augment(example[0], index, size, config),
-            tf.one_hot(example[1], len(dataset.class_names)),
-        ),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    ).batch(batch_size, drop_remainder=True)
-    if config.mixup or config.cutmix:
-        batches = batches.enumerate(first_step).map(
-            lambda step, batch: mix(batch, _seed(config, step), config.mixup, config.cutmix),
+    batches = shuffled.repeat().batch(config.global_batch_size, drop_remainder=True)
+    return (
+        batches.enumerate()
+        .skip(first_step)
+        .map(
+            lambda step, batch: _with_draws(step, batch[0], batch[1], dataset, config),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-    return batches.prefetch(tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _with_draws(
+    step: tf.Tensor, images: tf.Tensor, labels: tf.Tensor, dataset: Dataset, config: TrainConfig
+) -> tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor]:
+    seed = tf.stack([tf.constant(config.seed, tf.int32), tf.cast(step % 2**31, tf.int32)])
+    for_policy, for_mixing = tf.unstack(tf.random.split(seed))
+    targets = tf.one_hot(labels, len(dataset.class_names))
+    draws = tf.random.stateless_uniform([config.global_batch_size, augmentation.DRAWS], for_policy)
+    if config.mixes:
+        size = train_size(dataset, config)
+        mixes, targets = mixing.draw_mixing(targets, for_mixing, config, size)
+    else:
+        mixes = tf.zeros([config.global_batch_size, mixing.DRAWS])
+    return (images, tf.concat([draws, mixes], axis=1)), targets
 
 
 def train_size(dataset: Dataset, config: TrainConfig) -> int:
     """Side of the images that training sees, in pixels."""
     return config.crop_size or dataset.image_size
-
-
-def _augment(image: tf.Tensor, index: tf.Tensor, size: int, config: TrainConfig) -> tf.Tensor:
-    if config.policy is None:
-        return image
-    return image_ops.augment(image, _seed(config, index), config.policy, size)
-
-
-def _seed(config: TrainConfig, index: tf.Tensor) -> tf.Tensor:
-    return tf.stack([tf.constant(config.seed, tf.int32), tf.cast(index % 2**31, tf.int32)])
 
 
 def eval_batches(dataset: Dataset, split: str, batch_size: int) -> tf.data.Dataset:

@@ -1,71 +1,83 @@
-"""MixUp and CutMix: a batch is mixed with itself in reverse order."""
+"""MixUp and CutMix: a batch is mixed with itself in reverse order.
+
+What is mixed how is drawn on the host, with the targets that follow from it; the pixels are mixed
+where the model runs.
+"""
 
 import tensorflow as tf
+from keras import KerasTensor, ops
 
-Batch = tuple[tf.Tensor, tf.Tensor]
+from components.train_model.config import TrainConfig
+
+# Share of the other image, and the edges of the box that shows nothing but the other image.
+DRAWS = 5
 
 
-def mix(batch: Batch, seed: tf.Tensor, mixup: float, cutmix: float) -> Batch:
-    """Applies one of the two to a whole batch, each half of the time where both are on.
+def draw_mixing(
+    targets: tf.Tensor, seed: tf.Tensor, config: TrainConfig, size: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draws how to mix each image of a batch; where both ways are on, each half of the time.
 
     Args:
-        batch: `uint8` [batch, size, size, 3] images and `float32` [batch, classes] targets.
+        targets: `float32` [batch, classes].
         seed: `int32` [2].
-        mixup: Alpha of MixUp; 0 for none.
-        cutmix: Alpha of CutMix; 0 for none.
+        config: The alphas of Beta(alpha, alpha), from which the share of MixUp and the area of the
+            box of CutMix are drawn, and how many images are mixed.
+        size: Side of the images, in pixels.
 
     Returns:
-        A batch of the same shapes and types.
+        `float32` [batch, DRAWS] for `mix`, and the targets mixed by what each image will show.
+
+    Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization" (2018); Yun et al.,
+        "CutMix" (2019).
     """
-    choice, rest = tf.unstack(tf.random.split(seed))
-    if mixup and cutmix:
-        mixed: Batch = tf.cond(
-            tf.random.stateless_uniform([], choice) < 0.5,
-            lambda: mix_up(batch, rest, mixup),
-            lambda: cut_mix(batch, rest, cutmix),
-        )
-        return mixed
-    return mix_up(batch, rest, mixup) if mixup else cut_mix(batch, rest, cutmix)
+    batch = targets.shape[0]
+    for_choice, for_share, for_area, for_centre = tf.unstack(tf.random.split(seed, 4))
+    mixup_chance = 0.5 if config.mixup and config.cutmix else float(config.mixup > 0.0)
+    chance = tf.random.stateless_uniform([2, batch], for_choice)
+    mixes_up, mixes = chance[0] < mixup_chance, chance[1] < config.mix_probability
+    share = tf.where(mixes & mixes_up, _beta(for_share, batch, config.mixup), 0.0)
+    area = tf.where(mixes & ~mixes_up, _beta(for_area, batch, config.cutmix), 0.0)
+    box = _box(area, for_centre, size)
+    pasted = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / size**2
+    # A box and a share never come together.
+    other = (share + pasted)[:, tf.newaxis]
+    mixed = (1.0 - other) * targets + other * targets[::-1]
+    return tf.concat([share[:, tf.newaxis], box], axis=1), mixed
 
 
-def mix_up(batch: Batch, seed: tf.Tensor, alpha: float) -> Batch:
-    """Lays each image over another one, at a share drawn from Beta(alpha, alpha).
-
-    Arguments and result as in `mix`.
-
-    Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization" (2018).
-    """
-    images, targets = batch
-    share = _beta(seed, alpha)
-    pixels = tf.cast(images, tf.float32)
-    mixed = share * pixels + (1.0 - share) * pixels[::-1]
-    return tf.cast(tf.round(mixed), tf.uint8), share * targets + (1.0 - share) * targets[::-1]
+def _box(area: tf.Tensor, seed: tf.Tensor, size: int) -> tf.Tensor:
+    """Top, left, bottom and right in whole pixels; cut off at the edge of the image."""
+    centre = tf.random.stateless_uniform([area.shape[0], 2], seed)
+    half = 0.5 * tf.sqrt(area)[:, tf.newaxis]
+    edges = tf.concat([centre - half, centre + half], axis=1)
+    return tf.round(tf.clip_by_value(edges, 0.0, 1.0) * float(size))
 
 
-def cut_mix(batch: Batch, seed: tf.Tensor, alpha: float) -> Batch:
-    """Pastes a box of another image over each image; targets follow the areas.
-
-    The area of the box is drawn from Beta(alpha, alpha). Arguments and result as in `mix`.
-
-    Source: Yun et al., "CutMix" (2019).
-    """
-    images, targets = batch
-    size = images.shape[1]
-    for_share, for_centre = tf.unstack(tf.random.split(seed))
-    half = 0.5 * tf.sqrt(1.0 - _beta(for_share, alpha))
-    centre = tf.random.stateless_uniform([2], for_centre)
-    position = (tf.range(size, dtype=tf.float32) + 0.5) / size
-    rows = tf.abs(position - centre[0]) < half
-    columns = tf.abs(position - centre[1]) < half
-    box = (rows[:, tf.newaxis] & columns)[tf.newaxis, :, :, tf.newaxis]
-    # A box at the edge is cut off there, so its area is counted, not drawn.
-    pasted = tf.reduce_mean(tf.cast(box, tf.float32))
-    mixed = tf.where(box, images[::-1], images)
-    return mixed, (1.0 - pasted) * targets + pasted * targets[::-1]
-
-
-def _beta(seed: tf.Tensor, alpha: float) -> tf.Tensor:
-    """Draws from Beta(alpha, alpha), a `float32` scalar."""
-    first, second = tf.unstack(tf.random.stateless_gamma([2], seed, alpha))
-    # Both can be too small for a float; then the other image is taken whole.
+def _beta(seed: tf.Tensor, count: int, alpha: float) -> tf.Tensor:
+    """Draws from Beta(alpha, alpha), `float32` [count]; zeros for an alpha of 0."""
+    if not alpha:
+        return tf.zeros([count])
+    first, second = tf.unstack(tf.random.stateless_gamma([2, count], seed, alpha))
+    # Both can be too small for a float; then nothing is mixed.
     return tf.math.divide_no_nan(first, first + second)
+
+
+def mix(images: KerasTensor, draws: KerasTensor) -> KerasTensor:
+    """Mixes each image of a batch with its partner from the other end.
+
+    Args:
+        images: `uint8` [batch, size, size, 3].
+        draws: `float32` [batch, DRAWS], of `draw_mixing`.
+
+    Returns:
+        `uint8`, of the same shape.
+    """
+    share, top, left, bottom, right = ops.unstack(draws[:, :, None, None, None], DRAWS, axis=1)
+    position = ops.arange(images.shape[1], dtype="float32")
+    rows, columns = position[None, :, None, None], position[None, None, :, None]
+    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    others = ops.flip(images, axis=0)
+    pixels = ops.cast(images, "float32")
+    overlaid = pixels + share * (ops.cast(others, "float32") - pixels)
+    return ops.where(inside, others, ops.cast(ops.round(overlaid), "uint8"))

@@ -1,55 +1,64 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.train_model.mixing import cut_mix, mix, mix_up
+from components.train_model.config import ConstantConfig, TrainConfig
+from components.train_model.mixing import DRAWS, draw_mixing, mix
+
+BOTH = TrainConfig(
+    epochs=1, global_batch_size=3, schedule=ConstantConfig(peak=0.1), mixup=1.0, cutmix=1.0
+)
+MIXUP = dataclasses.replace(BOTH, cutmix=0.0)
+CUTMIX = dataclasses.replace(BOTH, mixup=0.0)
+SEEDS = range(20)
 
 
-def batch(size=8):
-    """Three images of one value each, whose targets are one-hot."""
+def mixed(seed, config, size=8):
+    """Three images of one value each, whose targets are one-hot, mixed."""
     values = np.array([0, 100, 200], np.uint8)
     images = np.broadcast_to(values[:, None, None, None], (3, size, size, 3))
-    return tf.constant(images), tf.eye(3)
+    draws, targets = draw_mixing(tf.eye(3), tf.constant([seed, 7]), config, size)
+    return mix(tf.constant(images), draws).numpy(), targets.numpy()
 
 
-def seeds(count):
-    return [tf.constant([number, 7]) for number in range(count)]
+@pytest.mark.parametrize("config", [MIXUP, CUTMIX, BOTH])
+def test_shapes_and_types_are_static(config):
+    draws, targets = draw_mixing(tf.eye(3), tf.constant([1, 2]), config, 8)
+    assert (draws.shape, draws.dtype) == ((3, DRAWS), tf.float32)
+    assert (targets.shape, targets.dtype) == ((3, 3), tf.float32)
+    images, _ = mixed(1, config)
+    assert (images.shape, images.dtype) == ((3, 8, 8, 3), np.uint8)
 
 
-@pytest.mark.parametrize("function", [mix_up, cut_mix])
-def test_shapes_and_types_stay(function):
-    images, targets = function(batch(), seeds(1)[0], 1.0)
-    assert images.shape == (3, 8, 8, 3)
-    assert images.dtype == tf.uint8
-    assert targets.dtype == tf.float32
+@pytest.mark.parametrize("config", [MIXUP, CUTMIX, BOTH])
+def test_targets_say_what_is_in_the_image(config):
+    for seed in SEEDS:
+        images, targets = mixed(seed, config)
+        expected = targets @ [0.0, 100.0, 200.0]
+        np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), expected, atol=0.51)
+        np.testing.assert_allclose(targets.sum(axis=1), np.ones(3), rtol=1e-6)
 
 
-@pytest.mark.parametrize("function", [mix_up, cut_mix])
-def test_targets_say_what_is_in_the_image(function):
-    for seed in seeds(20):
-        images, targets = function(batch(), seed, 1.0)
-        expected = tf.linalg.matvec(targets, [0.0, 100.0, 200.0])
-        found = tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2, 3])
-        np.testing.assert_allclose(found, expected, atol=0.51)
-
-
-def test_cut_mix_pastes_whole_pixels():
-    for seed in seeds(10):
-        images, _ = cut_mix(batch(), seed, 1.0)
+def test_cut_mix_pastes_whole_pixels_of_one_box():
+    for seed in SEEDS:
+        images, _ = mixed(seed, CUTMIX, 32)
         assert set(np.unique(images[0])) <= {0, 200}
+        pasted = images[0, :, :, 0] == 200
+        rows, columns = pasted.any(axis=1), pasted.any(axis=0)
+        assert np.array_equal(pasted, rows[:, None] & columns[None, :])
 
 
-def test_cut_mix_pastes_one_box():
-    images, _ = cut_mix(batch(32), tf.constant([3, 7]), 1.0)
-    pasted = images.numpy()[0, :, :, 0] == 200
-    rows, columns = pasted.any(axis=1), pasted.any(axis=0)
-    assert pasted.any()
-    assert np.array_equal(pasted, rows[:, None] & columns[None, :])
+def test_every_image_is_mixed_in_its_own_way():
+    shares = {float(mixed(seed, MIXUP)[1][index].max()) for seed in SEEDS for index in (0, 2)}
+    assert len(shares) == 2 * len(SEEDS)
 
 
 def test_small_alpha_leaves_most_images_nearly_whole():
     def largest(alpha):
-        return np.mean([np.max(mix_up(batch(), seed, alpha)[1][0]) for seed in seeds(40)])
+        config = dataclasses.replace(MIXUP, mixup=alpha)
+        return np.mean([mixed(seed, config)[1][0].max() for seed in range(40)])
 
     assert largest(0.05) > 0.93
     assert largest(5.0) < 0.75
@@ -57,16 +66,21 @@ def test_small_alpha_leaves_most_images_nearly_whole():
 
 def test_both_are_used():
     kinds = set()
-    for seed in seeds(20):
-        images, targets = mix(batch(), seed, 1.0, 1.0)
+    for seed in SEEDS:
+        images, targets = mixed(seed, BOTH)
         if 0.05 < targets[0, 0] < 0.95:
             kinds.add("cutmix" if set(np.unique(images[0])) <= {0, 200} else "mixup")
     assert kinds == {"mixup", "cutmix"}
 
 
-def test_seed_decides():
-    def mixed(seed):
-        return mix(batch(), tf.constant(seed), 1.0, 1.0)[1].numpy().tolist()
+@pytest.mark.parametrize("probability", [0.0, 0.25])
+def test_some_images_are_left_alone(probability):
+    config = dataclasses.replace(BOTH, mix_probability=probability)
+    whole = [mixed(seed, config)[1][0, 0] == 1.0 for seed in range(200)]
+    # Four standard deviations, and the boxes too small to hold a pixel.
+    assert 1.0 - probability - 0.13 < np.mean(whole) <= 1.0 - probability + 0.16
 
-    assert mixed([1, 2]) == mixed([1, 2])
-    assert mixed([1, 2]) != mixed([1, 3])
+
+def test_seed_decides():
+    assert np.array_equal(mixed(1, BOTH)[1], mixed(1, BOTH)[1])
+    assert not np.array_equal(mixed(1, BOTH)[1], mixed(2, BOTH)[1])

@@ -1,0 +1,187 @@
+"""Augmentation of whole batches in `keras.ops` alone, so that it runs where the model runs.
+
+On an accelerator it takes what the host would need many cores for. Chance comes in from outside as
+`draws`, so results can be repeated on every backend.
+"""
+
+import math
+
+import keras
+from keras import KerasTensor, ops
+
+from components.common.policy import AugmentPolicy
+
+# Area, aspect, row and column of the crop, angle, flip, saturation, brightness, contrast.
+DRAWS = 9
+# Source: luma of ITU-R BT.601, as JPEG has it.
+_LUMA = ((0.299,), (0.587,), (0.114,))
+
+
+def augment(
+    images: KerasTensor, draws: KerasTensor, policy: AugmentPolicy, size: int | None = None
+) -> KerasTensor:
+    """Applies a policy to every image of a batch.
+
+    Args:
+        images: `uint8` [batch, side, side, 3].
+        draws: `float32` [batch, DRAWS], independent, uniform between 0 and 1; they decide all.
+        policy: What may be done.
+        size: Side of the results, in pixels; None for that of the images.
+
+    Returns:
+        `uint8` [batch, size, size, 3].
+    """
+    size = size or images.shape[1]
+    columns = ops.unstack(draws, DRAWS, axis=1)
+    flipped = columns[5] < 0.5 if policy.flip else None
+    if policy.crop_area < 1.0 or policy.rotation > 0.0 or size != images.shape[1]:
+        images = _random_crop(images, columns[:5], flipped, policy, size)
+    elif flipped is not None:
+        images = ops.where(flipped[:, None, None, None], ops.flip(images, axis=2), images)
+    if policy.saturation != (1.0, 1.0) or policy.brightness > 0.0 or policy.contrast > 0.0:
+        images = _random_colours(ops.cast(images, "float32"), columns[6:], policy)
+    return to_uint8(images)
+
+
+def to_uint8(images: KerasTensor) -> KerasTensor:
+    """Rounds to `uint8` and cuts off what lies outside of 0 to 255."""
+    if keras.backend.standardize_dtype(images.dtype) == "uint8":
+        return images
+    return ops.cast(ops.clip(ops.round(images), 0.0, 255.0), "uint8")
+
+
+def _random_colours(
+    pixels: KerasTensor, draws: list[KerasTensor], policy: AugmentPolicy
+) -> KerasTensor:
+    """Changes saturation, brightness and contrast, which are one matrix and one shift together.
+
+    The saturation moves a colour along the line through the grey of its luma; the contrast, along
+    the line through the mean of the image.
+
+    Args:
+        pixels: `float32` [batch, side, side, 3].
+        draws: Three of `float32` [batch].
+        policy: Ranges.
+
+    Returns:
+        `float32`, of the same shape, which may lie outside of 0 to 255.
+    """
+    low, high = policy.saturation
+    saturation = low + (high - low) * draws[0]
+    shift = 255.0 * policy.brightness * (2.0 * draws[1] - 1.0)
+    contrast = 1.0 + policy.contrast * (2.0 * draws[2] - 1.0)
+    grey = ops.tile(ops.convert_to_tensor(_LUMA, "float32"), [1, 3])
+    matrix = grey + saturation[:, None, None] * (ops.eye(3) - grey)
+    shape = ops.shape(pixels)
+    flat = ops.reshape(pixels, [shape[0], shape[1] * shape[2], 3])
+    # out = contrast * (in @ matrix + shift) + (1 - contrast) * mean of the same
+    offset = shift[:, None, None]
+    if policy.contrast > 0.0:
+        mean = ops.matmul(ops.mean(flat, axis=1, keepdims=True), matrix)
+        offset += (1.0 - contrast)[:, None, None] * mean
+        matrix *= contrast[:, None, None]
+    return ops.reshape(ops.matmul(flat, matrix) + offset, shape)
+
+
+def _random_crop(
+    images: KerasTensor,
+    draws: list[KerasTensor],
+    flipped: KerasTensor | None,
+    policy: AugmentPolicy,
+    size: int,
+) -> KerasTensor:
+    """Cuts random boxes out, possibly rotated or mirrored, and resizes them.
+
+    Args:
+        images: `uint8` [batch, side, side, 3].
+        draws: Five of `float32` [batch]: area, aspect, row, column, angle.
+        flipped: `bool` [batch]: which to mirror; None for none.
+        policy: Smallest area, largest aspect ratio, largest angle.
+        size: Side of the results, in pixels.
+
+    Returns:
+        `float32` [batch, size, size, 3], 0 to 255.
+    """
+    part = policy.crop_area + (1.0 - policy.crop_area) * draws[0]
+    # What keeps the whole area keeps its shape too.
+    aspect = policy.crop_aspect if policy.crop_area < 1.0 else 1.0
+    ratio = ops.exp((2.0 * draws[1] - 1.0) * math.log(aspect))
+    # A long thin box of a large area would not fit: its sides stop at the edge.
+    height = ops.minimum(ops.sqrt(part / ratio), 1.0)
+    width = ops.minimum(ops.sqrt(part * ratio), 1.0)
+    top, left = (1.0 - height) * draws[2], (1.0 - width) * draws[3]
+    pixels = ops.cast(images, "float32")
+    if policy.rotation > 0.0:
+        angle = (2.0 * draws[4] - 1.0) * math.radians(policy.rotation)
+        pixels = _turn(pixels, angle, top + height / 2, left + width / 2)
+    side = images.shape[1]
+    rows = _interpolation(top, height, side, size)
+    columns = _interpolation(left, width, side, size)
+    if flipped is not None:
+        columns = ops.where(flipped[:, None, None], ops.flip(columns, axis=1), columns)
+    return _resample(pixels, rows, columns)
+
+
+def _interpolation(start: KerasTensor, extent: KerasTensor, side: int, size: int) -> KerasTensor:
+    """Weights that resize a part of an axis, linearly and antialiased.
+
+    A matrix, since a matrix unit does this much faster than a gather does.
+
+    Args:
+        start: `float32` [batch], where the part begins, as a fraction of the axis.
+        extent: `float32` [batch], its length, as a fraction of the axis.
+        side: Pixels of the axis.
+        size: Pixels of the result.
+
+    Returns:
+        `float32` [batch, size, side]; every row adds up to 1.
+    """
+    step = extent * side / size
+    index = ops.arange(size, dtype="float32") + 0.5
+    centres = start[:, None] * side + index * step[:, None] - 0.5
+    # Where an enlarged part ends at the edge, the last pixel is all there is.
+    centres = ops.clip(centres, 0.0, side - 1.0)
+    distances = ops.abs(centres[:, :, None] - ops.arange(side, dtype="float32"))
+    weights = ops.relu(1.0 - distances / ops.maximum(step, 1.0)[:, None, None])
+    return weights / ops.sum(weights, axis=-1, keepdims=True)
+
+
+def _resample(pixels: KerasTensor, rows: KerasTensor, columns: KerasTensor) -> KerasTensor:
+    """Resizes both axes: `float32` [batch, side, side, 3] to [batch, size, size, 3]."""
+    side, size = rows.shape[2], rows.shape[1]
+    # Two large products; one contraction over all would be many small ones.
+    by_row = ops.matmul(rows, ops.reshape(pixels, [-1, side, side * 3]))
+    turned = ops.transpose(ops.reshape(by_row, [-1, size, side, 3]), [0, 2, 1, 3])
+    by_column = ops.matmul(columns, ops.reshape(turned, [-1, side, size * 3]))
+    return ops.transpose(ops.reshape(by_column, [-1, size, size, 3]), [0, 2, 1, 3])
+
+
+def _turn(
+    pixels: KerasTensor, angle: KerasTensor, centre_y: KerasTensor, centre_x: KerasTensor
+) -> KerasTensor:
+    """Turns images around a point of theirs; what comes in from beyond the edge is mirrored.
+
+    Args:
+        pixels: `float32` [batch, side, side, 3].
+        angle: `float32` [batch], in radians.
+        centre_y: `float32` [batch], the row to turn around, as a fraction of the side.
+        centre_x: `float32` [batch], its column.
+
+    Returns:
+        `float32`, of the same shape.
+    """
+    side = pixels.shape[1]
+    cos, sin = ops.cos(angle), ops.sin(angle)
+    x, y = centre_x * side - 0.5, centre_y * side - 0.5
+    zero = ops.zeros_like(angle)
+    transforms = [
+        cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y, zero, zero
+    ]  # fmt: skip
+    turned = ops.image.affine_transform(
+        pixels,
+        ops.stack(transforms, axis=1),
+        interpolation="bilinear",
+        fill_mode="reflect",
+        data_format="channels_last",
+    )
+    return ops.reshape(turned, [-1, side, side, 3])

@@ -1,0 +1,266 @@
+"""Tests of the augmentation of batches, on images written by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.common import augmentation
+from components.common.policy import AugmentPolicy
+from tests.builders import draw_photo
+
+SIZE = 32
+IDENTITY = AugmentPolicy(
+    flip=False, saturation=(1.0, 1.0), brightness=0.0, contrast=0.0, crop_area=1.0
+)
+FLIP = dataclasses.replace(IDENTITY, flip=True)
+EVERYTHING = AugmentPolicy(crop_area=0.35, rotation=30.0)
+POLICIES = {
+    "identity": IDENTITY,
+    "flip": FLIP,
+    "saturation": dataclasses.replace(IDENTITY, saturation=(0.2, 1.8)),
+    "brightness": dataclasses.replace(IDENTITY, brightness=0.3),
+    "contrast": dataclasses.replace(IDENTITY, contrast=0.5),
+    "crop": dataclasses.replace(IDENTITY, crop_area=0.3),
+    "rotation": dataclasses.replace(IDENTITY, rotation=30.0),
+    "default": AugmentPolicy(),
+    "everything": EVERYTHING,
+}
+CHANGING = [name for name in POLICIES if name != "identity"]
+
+
+def grey(rows: list[list[int]]) -> np.ndarray:
+    """An image whose three channels are the same."""
+    return np.repeat(np.array(rows, np.uint8)[:, :, np.newaxis], 3, axis=2)
+
+
+def photo() -> np.ndarray:
+    return np.asarray(draw_photo(1, 1, (SIZE, SIZE)))
+
+
+def draws(count: int, seed: int = 0) -> tf.Tensor:
+    return tf.random.stateless_uniform([count, augmentation.DRAWS], [seed, 7])
+
+
+def versions(image: np.ndarray, policy: AugmentPolicy, count: int = 16) -> list[np.ndarray]:
+    batch = np.stack([image] * count)
+    return list(augmentation.augment(tf.constant(batch), draws(count), policy).numpy())
+
+
+def pixel(image: np.ndarray) -> list[list[int]]:
+    """The first channel of an image whose channels are the same."""
+    assert np.array_equal(image, np.repeat(image[..., :1], 3, axis=2))
+    return np.asarray(image)[..., 0].tolist()  # type: ignore[no-any-return]
+
+
+FOUR = [
+    [10, 20, 30, 40],
+    [50, 60, 70, 80],
+    [90, 100, 110, 120],
+    [130, 140, 150, 160],
+]
+
+
+def test_identity_policy_changes_nothing() -> None:
+    image = photo()
+    assert all(np.array_equal(version, image) for version in versions(image, IDENTITY))
+
+
+def test_every_level_survives_the_identity_policy() -> None:
+    levels = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+    assert np.array_equal(versions(levels, IDENTITY, 1)[0], levels)
+
+
+def test_flip_mirrors_left_and_right_or_changes_nothing() -> None:
+    mirrored = [row[::-1] for row in FOUR]
+    found = [pixel(version) for version in versions(grey(FOUR), FLIP)]
+    assert all(rows in (FOUR, mirrored) for rows in found)
+    assert FOUR in found
+    assert mirrored in found
+
+
+def test_flip_happens_half_of_the_time() -> None:
+    flipped = sum(int(image[0, 0, 0] == 40) for image in versions(grey(FOUR), FLIP, 400))
+    # Five standard deviations of a fair coin.
+    assert abs(flipped - 200) < 50
+
+
+def test_saturation_of_zero_gives_grey() -> None:
+    policy = dataclasses.replace(IDENTITY, saturation=(0.0, 0.0))
+    for version in versions(photo(), policy, 4):
+        assert np.array_equal(version, np.repeat(version[..., :1], 3, axis=2))
+
+
+def test_saturation_keeps_grey_as_it_is() -> None:
+    policy = dataclasses.replace(IDENTITY, saturation=(0.0, 2.0))
+    for version in versions(grey(FOUR), policy):
+        assert np.abs(version.astype(int) - grey(FOUR)).max() <= 1
+
+
+def test_saturation_of_two_doubles_the_distance_from_grey() -> None:
+    policy = dataclasses.replace(IDENTITY, saturation=(2.0, 2.0))
+    image = np.full((4, 4, 3), (120, 100, 90), np.uint8)
+    # Its luma is 0.299 * 120 + 0.587 * 100 + 0.114 * 90 = 104.84, which stays.
+    assert versions(image, policy, 1)[0][0, 0].tolist() == [135, 95, 75]
+
+
+def test_brightness_shifts_every_pixel_alike() -> None:
+    policy = dataclasses.replace(IDENTITY, brightness=0.1)
+    image = np.clip(photo(), 30, 220)
+    shifts = [version.astype(int) - image for version in versions(image, policy)]
+    assert all(shift.min() == shift.max() for shift in shifts)
+    assert all(abs(shift[0, 0, 0]) <= 26 for shift in shifts)
+    assert len({shift[0, 0, 0] for shift in shifts}) > 8
+
+
+def test_brightness_stops_at_black_and_white() -> None:
+    policy = dataclasses.replace(IDENTITY, brightness=1.0)
+    image = np.zeros((4, 4, 3), np.uint8)
+    assert min(version.min() for version in versions(image, policy)) == 0
+
+
+def test_contrast_keeps_the_mean() -> None:
+    policy = dataclasses.replace(IDENTITY, contrast=0.3)
+    image = np.clip(photo(), 90, 160)
+    for version in versions(image, policy):
+        assert np.abs(version.mean(axis=(0, 1)) - image.mean(axis=(0, 1))).max() < 1
+
+
+def test_contrast_scales_the_spread_within_its_range() -> None:
+    policy = dataclasses.replace(IDENTITY, contrast=0.3)
+    image = np.clip(photo(), 90, 160)
+    scales = [version.std() / image.std() for version in versions(image, policy)]
+    assert 0.68 < min(scales) < 0.9
+    assert 1.1 < max(scales) < 1.32
+
+
+def test_crop_enlarges_a_part() -> None:
+    # Of a ramp, a crop shows a shorter piece, still rising from left to right.
+    ramp = grey([list(range(0, 256, 8))] * SIZE)
+    policy = dataclasses.replace(IDENTITY, crop_area=0.25, crop_aspect=1.0)
+    for version in versions(ramp, policy):
+        row = version[SIZE // 2, :, 0].astype(int)
+        assert (np.diff(row) >= 0).all()
+        # A quarter of the area is half of the side.
+        assert 110 <= row[-1] - row[0] <= 248
+
+
+def test_crop_of_everything_changes_nothing() -> None:
+    image = photo()
+    policy = dataclasses.replace(IDENTITY, crop_area=1.0, crop_aspect=2.0)
+    assert np.array_equal(versions(image, policy, 1)[0], image)
+
+
+def test_rotation_alone_crops_nothing() -> None:
+    # The centre stays where it is, and a disc around it stays whole.
+    y, x = np.mgrid[:SIZE, :SIZE]
+    radius = np.hypot(y - (SIZE - 1) / 2, x - (SIZE - 1) / 2)
+    disc = np.repeat(np.where(radius < 8, 255, 0).astype(np.uint8)[..., np.newaxis], 3, axis=2)
+    policy = dataclasses.replace(IDENTITY, rotation=45.0)
+    for version in versions(disc, policy):
+        assert np.abs(version.astype(int) - disc).mean() < 6
+
+
+def test_rotation_turns_the_image() -> None:
+    half = grey([[0] * 16 + [255] * 16] * SIZE)
+    policy = dataclasses.replace(IDENTITY, rotation=90.0, crop_aspect=1.0)
+    tops = [float(version[2, 4:28].mean()) for version in versions(half, policy)]
+    assert max(tops) - min(tops) > 60
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_draws_decide_all(name: str) -> None:
+    first, second = (versions(photo(), POLICIES[name], 3) for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_other_draws_give_another_image(name: str) -> None:
+    images = {version.tobytes() for version in versions(photo(), POLICIES[name])}
+    assert len(images) >= (2 if name == "flip" else 12)
+
+
+@pytest.mark.parametrize("index", range(augmentation.DRAWS))
+def test_every_draw_counts(index: int) -> None:
+    low, high = (np.full((1, augmentation.DRAWS), 0.25, np.float32) for _ in range(2))
+    high[0, index] = 0.75
+    image = tf.constant(photo()[np.newaxis])
+    results = [augmentation.augment(image, tf.constant(x), EVERYTHING) for x in (low, high)]
+    assert not np.array_equal(*results)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_image_does_not_depend_on_its_batch(name: str) -> None:
+    policy, chance = POLICIES[name], draws(4)
+    batch = tf.constant(np.stack([photo()] * 4))
+    whole = augmentation.augment(batch, chance, policy).numpy().astype(int)
+    alone = augmentation.augment(batch[2:3], chance[2:3], policy).numpy()
+    # Products of other sizes may add up in another order.
+    assert np.abs(whole[2] - alone[0]).max() <= 1
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_dataset_gives_the_same_as_eager(name: str) -> None:
+    policy, chance = POLICIES[name], draws(4)
+    batch = tf.constant(np.stack([photo()] * 4))
+    mapped = tf.data.Dataset.from_tensors((batch, chance)).map(
+        lambda images, draws: augmentation.augment(images, draws, policy)
+    )
+    assert mapped.element_spec == tf.TensorSpec([4, SIZE, SIZE, 3], tf.uint8)
+    expected = augmentation.augment(batch, chance, policy).numpy().astype(int)
+    # A graph may fuse two roundings into one.
+    assert np.abs(next(iter(mapped)).numpy() - expected).max() <= 1
+
+
+def test_crop_of_the_whole_is_the_image() -> None:
+    image = photo()
+    policy = dataclasses.replace(IDENTITY, crop_area=0.9999999, crop_aspect=1.0)
+    assert np.abs(versions(image, policy, 1)[0].astype(int) - image).max() <= 1
+
+
+def test_turning_by_nothing_cuts_out_the_same() -> None:
+    batch, chance = tf.constant(np.stack([photo()] * 4)), draws(4)
+    upright = dataclasses.replace(IDENTITY, crop_area=0.3)
+    turned = dataclasses.replace(upright, rotation=1e-6)
+    results = [
+        augmentation.augment(batch, chance, policy, 24).numpy().astype(int)
+        for policy in (upright, turned)
+    ]
+    assert np.abs(results[0] - results[1]).max() <= 1
+
+
+def test_turned_box_shows_what_lies_around_its_own_centre() -> None:
+    # A quarter turn of a quarter of the image, whose centre is at a quarter of each side.
+    policy = dataclasses.replace(IDENTITY, crop_area=0.25, crop_aspect=1.0, rotation=90.0)
+    chance = np.zeros((1, augmentation.DRAWS), np.float32)
+    chance[0, 4] = 1.0
+    image = photo()
+    found = augmentation.augment(tf.constant(image[np.newaxis]), tf.constant(chance), policy, 16)
+    quarter = image[:16, :16].astype(int)
+    turns = [np.abs(np.rot90(quarter, k) - found[0].numpy()).mean() for k in (1, 3)]
+    assert min(turns) < 1.0
+    assert max(turns) > 3.0
+
+
+def test_result_may_have_another_size() -> None:
+    policy = dataclasses.replace(IDENTITY, crop_area=0.5)
+    batch = tf.constant(photo()[np.newaxis])
+    smaller = augmentation.augment(batch, draws(1), policy, size=20)
+    assert smaller.shape == (1, 20, 20, 3)
+    assert smaller.dtype == tf.uint8
+
+
+def test_reduction_is_antialiased() -> None:
+    stripes = np.zeros((1, 32, 32, 3), np.uint8)
+    stripes[:, :, ::2] = 200
+    smaller = augmentation.augment(tf.constant(stripes), draws(1), IDENTITY, size=16).numpy()
+    assert np.abs(smaller[:, :, 1:-1].astype(int) - 100).max() <= 1
+
+
+def test_smaller_result_shows_the_whole_without_a_crop() -> None:
+    halves = np.zeros((1, 32, 32, 3), np.uint8)
+    halves[:, :, 16:] = 200
+    smaller = augmentation.augment(tf.constant(halves), draws(1), IDENTITY, size=16).numpy()
+    assert smaller[:, :, :7].max() == 0
+    assert smaller[:, :, 9:].min() == 200

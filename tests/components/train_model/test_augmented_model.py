@@ -1,0 +1,97 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from components.common import augmentation
+from components.common.policy import AugmentPolicy
+from components.train_model import mixing
+from components.train_model.augmented_model import AugmentedModel
+from components.train_model.config import ConstantConfig, TrainConfig
+
+POLICY = AugmentPolicy(crop_area=0.5)
+
+
+class Watched(layers.Layer):  # type: ignore[misc]
+    """Keeps what it has last seen."""
+
+    def call(self, images):
+        self.seen = images
+        return images
+
+
+@pytest.fixture
+def watched():
+    return Watched(dtype="uint8")
+
+
+@pytest.fixture
+def net(watched):
+    inputs = layers.Input([None, None, 3], dtype="uint8")
+    mean = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(watched(inputs)))
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(mean))
+
+
+def augmented_model(net, size=16, **changes):
+    config = TrainConfig(
+        epochs=1, global_batch_size=4, schedule=ConstantConfig(peak=0.1), **changes
+    )
+    return AugmentedModel(net, config, size)
+
+
+def images():
+    return tf.constant(np.random.default_rng(1).integers(0, 256, (4, 24, 24, 3), np.uint8))
+
+
+def draws():
+    chance = tf.random.stateless_uniform([4, augmentation.DRAWS], [1, 2])
+    return tf.concat([chance, tf.fill([4, 1], 0.5), tf.zeros([4, mixing.DRAWS - 1])], axis=1)
+
+
+def test_answers_as_the_net_does(net):
+    model = augmented_model(net, policy=POLICY, mixup=1.0)
+    assert np.array_equal(model.predict(images(), verbose=0), net.predict(images(), verbose=0))
+
+
+def test_trains_on_crops(net, watched):
+    augmented_model(net, policy=POLICY)((images(), draws()), training=True)
+    expected = augmentation.augment(images(), draws()[:, : augmentation.DRAWS], POLICY, 16)
+    assert watched.seen.shape == (4, 16, 16, 3)
+    assert np.array_equal(watched.seen, expected)
+
+
+def test_trains_on_the_images_themselves_without_a_policy(net, watched):
+    augmented_model(net, 24)((images(), draws()), training=True)
+    assert np.array_equal(watched.seen, images())
+
+
+def test_mixes_after_cropping(net, watched):
+    augmented_model(net, policy=POLICY, mixup=1.0)((images(), draws()), training=True)
+    cropped = augmentation.augment(images(), draws()[:, : augmentation.DRAWS], POLICY, 16)
+    found = watched.seen.numpy().astype(float)
+    expected = (cropped.numpy().astype(float) + cropped.numpy()[::-1]) / 2
+    assert np.abs(found - expected).max() <= 0.5
+
+
+def test_draws_stay_exact_whatever_the_net_computes_in(watched):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        inputs = layers.Input([None, None, 3], dtype="uint8")
+        mean = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(watched(inputs)))
+        net = keras.Model(inputs, layers.Dense(3, activation="softmax", dtype="float32")(mean))
+        augmented_model(net, policy=POLICY)((images(), draws()), training=True)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    expected = augmentation.augment(images(), draws()[:, : augmentation.DRAWS], POLICY, 16)
+    assert np.array_equal(watched.seen, expected)
+
+
+def test_has_the_weights_of_the_net(net, tmp_path):
+    model = augmented_model(net)
+    assert [id(one) for one in model.weights] == [id(one) for one in net.weights]
+    model.save_weights(tmp_path / "all.weights.h5")
+    kernel = net.weights[0].numpy()
+    net.weights[0].assign(kernel + 1)
+    model.load_weights(tmp_path / "all.weights.h5")
+    assert np.array_equal(net.weights[0].numpy(), kernel)
