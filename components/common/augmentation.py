@@ -37,10 +37,17 @@ def augment(
     if policy.crop_area < 1.0 or policy.rotation > 0.0 or size != images.shape[1]:
         images = _random_crop(images, columns[:5], flipped, policy, size)
     elif flipped is not None:
-        images = ops.where(flipped[:, None, None, None], ops.flip(images, axis=2), images)
+        images = _flip(images, flipped)
     if policy.saturation != (1.0, 1.0) or policy.brightness > 0.0 or policy.contrast > 0.0:
         images = _random_colours(ops.cast(images, "float32"), columns[6:], policy)
     return to_uint8(images)
+
+
+def _flip(images: KerasTensor, flipped: KerasTensor) -> KerasTensor:
+    """Mirrors some images: whole images are copied, since choosing pixel by pixel takes longer."""
+    both = ops.concatenate([images, ops.flip(images, axis=2)])
+    count = ops.shape(images)[0]
+    return ops.take(both, ops.arange(count) + count * ops.cast(flipped, "int32"), axis=0)
 
 
 def to_uint8(images: KerasTensor) -> KerasTensor:
@@ -74,13 +81,12 @@ def _random_colours(
     matrix = grey + saturation[:, None, None] * (ops.eye(3) - grey)
     shape = ops.shape(pixels)
     flat = ops.reshape(pixels, [shape[0], shape[1] * shape[2], 3])
-    # out = contrast * (in @ matrix + shift) + (1 - contrast) * mean of the same
-    offset = shift[:, None, None]
-    if policy.contrast > 0.0:
-        mean = ops.matmul(ops.mean(flat, axis=1, keepdims=True), matrix)
-        offset += (1.0 - contrast)[:, None, None] * mean
-        matrix *= contrast[:, None, None]
-    return ops.reshape(ops.matmul(flat, matrix) + offset, shape)
+    if policy.brightness == 0.0 and policy.contrast == 0.0:
+        return ops.reshape(ops.matmul(flat, matrix), shape)
+    # contrast * (flat @ matrix + shift) + (1 - contrast) * mean of the same
+    mean = ops.matmul(ops.mean(flat, axis=1, keepdims=True), matrix)
+    offset = shift[:, None, None] + (1.0 - contrast)[:, None, None] * mean
+    return ops.reshape(ops.matmul(flat, contrast[:, None, None] * matrix) + offset, shape)
 
 
 def _random_crop(
