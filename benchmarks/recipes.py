@@ -294,10 +294,9 @@ def _augmented_batches(dataset: Any, recipe: Recipe) -> Any:
 
     from components.common import augmentation
 
-    @tf.function
-    def augment(images: Any, draws: Any) -> Any:
-        return augmentation.augment(images, draws, recipe.train.policy)
-
+    policy = recipe.train.policy
+    assert policy is not None
+    augment = tf.function(lambda images, draws: augmentation.augment(images, draws, policy))
     for (images, draws), targets in _our_batches(dataset, recipe):
         yield augment(images, draws[:, : augmentation.DRAWS]), targets
 

@@ -38,9 +38,10 @@ class AugmentedModel(keras.Model):
                 [batch, DRAWS], which decide what is done to each.
             training: Augment, and let dropout and BatchNorm learn.
         """
+        # The JAX backend plans a training step with `training` unset.
+        images, draws = inputs if isinstance(inputs, tuple) else (inputs, None)
         if not training:
-            return self.net(inputs, training=False)
-        images, draws = inputs
+            return self.net(images, training=False)
         config = self._config
         if config.policy is not None:
             of_policy = draws[:, : augmentation.DRAWS]

@@ -97,7 +97,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step: Any) -> Any:
         """The learning rate at a step of the phase, `float32`, of the shape of `step`."""
-        return self._rate(step) * self.factor
+        return self._rate(ops.convert_to_tensor(step)) * self.factor
 
     def _rate(self, step: Any) -> Any:
         if isinstance(self.config, RampConfig):

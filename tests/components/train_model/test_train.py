@@ -1,4 +1,3 @@
-import itertools
 import json
 import subprocess
 import sys
@@ -16,11 +15,11 @@ from components.common.dataset import load_dataset
 from components.common.errors import ConfigError, DataError, FlowersError
 from components.common.models import load_metadata, load_model
 from components.train_model.architectures import ModelConfig
-from components.train_model.checkpoints import Checkpoint
 from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.input_pipeline import eval_batches
 from components.train_model.train import train
 from tests.builders import TINY_MODEL, TINY_TRAIN, make_dataset
+from tests.kills import Killed, killed_after
 
 OUTPUTS = ("model", "metrics", "report")
 
@@ -281,22 +280,6 @@ def test_logs_are_what_tensorboard_reads(trained):
     for epoch in result.history:
         assert found["train", "loss", epoch.epoch] == pytest.approx(epoch.loss)
         assert found["validation", "accuracy", epoch.epoch] == pytest.approx(epoch.val_accuracy)
-
-
-class Killed(BaseException):
-    """Ends a training as abruptly as a process can be ended from within."""
-
-
-def killed_after(monkeypatch, saves):
-    """Ends the process, so to say, right after `state.json` was replaced so many times."""
-    replace, calls = Checkpoint._replace, itertools.count(1)
-
-    def replace_and_die(checkpoint, state):
-        replace(checkpoint, state)
-        if next(calls) == saves:
-            raise Killed
-
-    monkeypatch.setattr(Checkpoint, "_replace", replace_and_die)
 
 
 def figures(result):

@@ -1,0 +1,60 @@
+"""Training on Keras's JAX backend, in a process of its own: the backend is fixed at import."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+from components.common.dataset import load_dataset
+from components.common.models import load_model
+from components.train_model.input_pipeline import eval_batches
+from tests.builders import make_dataset
+
+TRAIN = """
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from components.common.dataset import load_dataset
+from components.common.models import load_model
+from components.train_model.input_pipeline import eval_batches
+from components.train_model.train import train
+from pipelines.recipe import load_recipe
+
+assert keras.backend.backend() == "jax"
+examples, output, name, *changes = sys.argv[1:]
+recipe, folder = load_recipe(name, changes), Path(output)
+result = train(
+    Path(examples), Path(examples), recipe.model, recipe.train,
+    folder / "model", folder / "metrics.json", folder / "report.html",
+)
+assert len(result.history) == recipe.train.total_epochs
+images = np.concatenate([x for x, _ in eval_batches(load_dataset(Path(examples)), "test", 8)])
+model = load_model(folder / "model")
+np.save(folder / "answers.npy", model.predict(images, verbose=0))
+"""
+# Both phases, and everything that a recipe can switch on.
+CHANGES = (
+    "model.stages=[[[4, 8]], [[8, 16]]]", "model.dropout=0.1", "model.test_time_flip=true",
+    "train.epochs=2", "train.head={epochs: 1, schedule: {name: constant, peak: 0.001}}",
+    "train.global_batch_size=8", "train.precision=float32", "train.crop_size=24",
+    "train.mixup=0.2", "train.cutmix=1", "train.ema=0.9", "train.policy.rotation=20",
+)  # fmt: skip
+
+
+def test_model_trained_on_jax_answers_the_same_on_tensorflow(tmp_path):
+    counts = {"train": 24, "validation": 8, "test": 8}
+    examples = make_dataset(tmp_path / "examples", counts=counts)
+    subprocess.run(
+        [sys.executable, "-c", TRAIN, examples, tmp_path, "squeezenet", *CHANGES],
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        check=True,
+        timeout=300,
+    )
+    images = np.concatenate([x for x, _ in eval_batches(load_dataset(examples), "test", 8)])
+    model = load_model(tmp_path / "model")
+    answers = model.predict(images, verbose=0)
+    np.testing.assert_allclose(answers, np.load(tmp_path / "answers.npy"), atol=1e-5)
