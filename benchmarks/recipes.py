@@ -10,6 +10,7 @@ compare are taken side by side in one run. Nothing here passes or fails: machine
 """
 
 import dataclasses
+import functools
 import os
 import platform
 import statistics
@@ -38,14 +39,20 @@ def main() -> None:
 
 
 def _photos_options(command: Any) -> Any:
+    """Gives a command the photos, and what of the recipe is changed, as `assignments`."""
+
+    @functools.wraps(command)
+    def with_photos(photos: str, manifest: str, group_column: str, **rest: Any) -> None:
+        command(PhotosConfig(str(Path(photos).resolve()), manifest, group_column), **rest)
+
     for option in (
         click.option("--set", "assignments", multiple=True, help="As for flowers run."),
         click.option("--group-column", default="", help="Column that names the groups."),
         click.option("--manifest", default="", help="Goes with --group-column."),
         click.option("--photos", required=True, help="A folder of class folders."),
     ):
-        command = option(command)
-    return command
+        with_photos = option(with_photos)
+    return with_photos
 
 
 def _recipe_option(command: Any) -> Any:
@@ -72,17 +79,14 @@ def _quiet() -> Iterator[None]:
         sys.stdout = stdout
 
 
-def _prepare(
-    folder: Path, recipe: Recipe, photos: str, manifest: str, group_column: str
-) -> tuple[Path, Path]:
+def _prepare(folder: Path, recipe: Recipe, photos: PhotosConfig) -> tuple[Path, Path]:
     """Ingests and augments as the pipeline does; returns both data sets."""
     from components.augment_examples.augment import augment
     from components.ingest_examples.ingest import ingest
 
     examples, augmented = folder / "examples", folder / "augmented"
     with _quiet():
-        source = PhotosConfig(str(Path(photos).resolve()), manifest, group_column)
-        ingest(source, recipe.ingest, examples, folder / "ingest.html")
+        ingest(photos, recipe.ingest, examples, folder / "ingest.html")
         augment(examples, recipe.augment, augmented, folder / "augment.html")
     return examples, augmented
 
@@ -97,10 +101,8 @@ def _outputs(folder: Path) -> tuple[Path, Path, Path]:
 @_photos_options
 @click.option("--seeds", default=3, show_default=True, help="Trainings, each from another seed.")
 def accuracy(
+    photos: PhotosConfig,
     recipe: str,
-    photos: str,
-    manifest: str,
-    group_column: str,
     assignments: tuple[str, ...],
     seeds: int,
 ) -> None:
@@ -115,7 +117,7 @@ def accuracy(
     accuracies, times = [], []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        examples, augmented = _prepare(folder, loaded, photos, manifest, group_column)
+        examples, augmented = _prepare(folder, loaded, photos)
         counts = load_dataset(examples).counts
         _show("examples", ", ".join(f"{count} {name}" for name, count in counts.items()))
         for seed in range(seeds):
@@ -150,10 +152,8 @@ def accuracy(
 @click.option("--epochs", default=4, show_default=True, help="Epochs of each way and round.")
 @click.option("--rounds", default=3, show_default=True, help="Each way is timed so many times.")
 def throughput(
+    photos: PhotosConfig,
     recipe: str,
-    photos: str,
-    manifest: str,
-    group_column: str,
     assignments: tuple[str, ...],
     epochs: int,
     rounds: int,
@@ -165,7 +165,7 @@ def throughput(
     loaded = load_recipe(recipe, (*assignments, f"train.epochs={epochs}"))
     _show_machine()
     with tempfile.TemporaryDirectory() as scratch:
-        paths = _prepare(Path(scratch), loaded, photos, manifest, group_column)
+        paths = _prepare(Path(scratch), loaded, photos)
         examples, augmented = (load_dataset(path) for path in paths)
         ours, bare = [], []
         for number in range(rounds):
@@ -235,9 +235,7 @@ def _bare_speed(examples: Any, augmented: Any, recipe: Recipe) -> float:
 @click.option("--image-size", default=192, show_default=True, help="Side of the stored images.")
 @click.option("--rounds", default=3, show_default=True, help="Each way is timed so many times.")
 def input_(
-    photos: str,
-    manifest: str,
-    group_column: str,
+    photos: PhotosConfig,
     assignments: tuple[str, ...],
     image_size: int,
     rounds: int,
@@ -253,7 +251,7 @@ def input_(
     loaded = load_recipe("squeezenet", (*changes, "train.crop_size=0", *assignments))
     _show_machine()
     with tempfile.TemporaryDirectory() as scratch:
-        _, augmented = _prepare(Path(scratch), loaded, photos, manifest, group_column)
+        _, augmented = _prepare(Path(scratch), loaded, photos)
         dataset = load_dataset(augmented)
         ways: dict[str, Callable[[], Any]] = {
             "ours, before the model augments": lambda: _our_batches(dataset, loaded),
@@ -345,10 +343,8 @@ def _decoded_batches(dataset: Any) -> Any:
 @_photos_options
 @click.option("--epochs", default=2, show_default=True, help="Epochs to measure.")
 def epoch(
+    photos: PhotosConfig,
     recipe: str,
-    photos: str,
-    manifest: str,
-    group_column: str,
     assignments: tuple[str, ...],
     epochs: int,
 ) -> None:
@@ -360,7 +356,7 @@ def epoch(
     _show_machine()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        paths = _prepare(folder, whole, photos, manifest, group_column)
+        paths = _prepare(folder, whole, photos)
         config = dataclasses.replace(whole.train, epochs=epochs)
         with _quiet():
             result = train(*paths, whole.model, config, *_outputs(folder))

@@ -17,23 +17,21 @@ from typing import TYPE_CHECKING, Any
 
 from components.common.errors import ConfigError, FlowersError
 from components.images import IMAGES
-from components.ingest_examples.config import PhotosConfig
 from pipelines.code import CODE_LABEL, code_digest
 from pipelines.image_lock import ImageLock
+from pipelines.targets.runners import Inputs
 
 if TYPE_CHECKING:
     import docker
     from docker.models.containers import Container
 
-# Components that may use the network; the others have none.
-NETWORKED = frozenset({"deploy_model"})
 # Says which containers are of runs, for `docker ps --filter label=...`.
 RUN_LABEL = "flowers.run"
 _IMAGE = IMAGES["cpu"]
 _PROBE_EXIT_CODE = 7
 # The only folder of a container that can be written to, beside that of the run.
 _SCRATCH = "/tmp"  # noqa: S108
-# Where an image has its own files: a folder of photos mounted there would hide them.
+# Where an image has its own files: a folder mounted there would hide them.
 _OCCUPIED = ("/app", "/bin", "/dev", "/etc", "/lib", "/opt/flowers", "/proc", "/sys", "/usr")
 
 
@@ -57,7 +55,7 @@ class ContainerRunner:
             _require_docker_package()
             _parse_memory(self.memory)
 
-    def check(self, photos: PhotosConfig) -> dict[str, str]:
+    def check(self, inputs: Inputs) -> dict[str, str]:
         """Finds at once what would stop the first container.
 
         Returns:
@@ -67,7 +65,7 @@ class ContainerRunner:
             ConfigError: There is no engine, no image, or one whose word cannot be trusted.
         """
         _require_docker_package()
-        for path in _inputs(photos):
+        for path in inputs.paths:
             _refuse_hiding(path)
         with _engine() as client:
             image_id = self._find_image(client)
@@ -75,11 +73,11 @@ class ContainerRunner:
         return {_IMAGE: image_id}
 
     @contextlib.contextmanager
-    def open(self, photos: PhotosConfig, folder: Path, images: dict[str, str]) -> Iterator[Any]:
+    def open(self, inputs: Inputs, folder: Path, images: dict[str, str]) -> Iterator[Any]:
         """Gives KFP's runner, and takes the start of containers over from it meanwhile.
 
         Args:
-            photos: Where the photos are, in full.
+            inputs: What the tasks need.
             folder: Folder of the run.
             images: What `check` returned.
         """
@@ -89,11 +87,11 @@ class ContainerRunner:
 
         client = docker.from_env()
         try:
-            options = _options(client, photos, folder, self.memory)
+            options = _options(client, inputs, folder, self.memory)
         finally:
             client.close()
         original = docker_task_handler.run_docker_container
-        docker_task_handler.run_docker_container = _Launcher(images, self.memory)
+        docker_task_handler.run_docker_container = _Launcher(images, self.memory, inputs.networked)
         try:
             yield local.DockerRunner(**options)
         finally:
@@ -132,9 +130,12 @@ class ContainerRunner:
 class _Launcher:
     """Stands in for KFP's `run_docker_container`, and has its arguments."""
 
-    def __init__(self, images: dict[str, str], memory: str) -> None:
+    def __init__(
+        self, images: dict[str, str], memory: str, networked: frozenset[str] = frozenset()
+    ) -> None:
         self._images = images
         self._memory = memory
+        self._networked = networked
 
     def __call__(
         self,
@@ -147,7 +148,7 @@ class _Launcher:
         """Runs a container to its end and returns its exit code."""
         component = command[command.index("--function_to_execute") + 1]
         step = component.replace("_", "-")
-        if component not in NETWORKED:
+        if component not in self._networked:
             options["network_mode"] = "none"
         try:
             end = run_container(client, self._images[image], command, volumes=volumes, **options)
@@ -242,7 +243,7 @@ def _signal_name(number: int) -> str:
 
 
 def _options(
-    client: "docker.DockerClient", photos: PhotosConfig, folder: Path, memory: str
+    client: "docker.DockerClient", inputs: Inputs, folder: Path, memory: str
 ) -> dict[str, Any]:
     """Arguments for every container of a run."""
     from docker.types import LogConfig, Mount
@@ -251,7 +252,7 @@ def _options(
     return {
         "user": _user(client.info()["SecurityOptions"]),
         "mounts": [
-            Mount(str(path), str(path), type="bind", read_only=True) for path in _inputs(photos)
+            Mount(str(path), str(path), type="bind", read_only=True) for path in inputs.paths
         ],
         "read_only": True,
         "tmpfs": {_SCRATCH: ""},
@@ -272,23 +273,12 @@ def _user(security_options: Iterable[str]) -> str:
     return f"{os.getuid()}:{os.getgid()}"
 
 
-def _inputs(photos: PhotosConfig) -> list[Path]:
-    """What the containers read of this machine beside the folder of the run."""
-    if "://" in photos.images:
-        paths = [photos.manifest_path()]
-    else:
-        paths = [Path(photos.images), photos.manifest_path()]
-    found = [path.resolve() for path in paths if path]
-    return [path for path in found if not any(p in path.parents for p in found)]
-
-
 def _refuse_hiding(path: Path) -> None:
     for occupied in (*_OCCUPIED, _SCRATCH):
         # What lies below /tmp hides nothing.
         if Path(occupied).is_relative_to(path):
             raise ConfigError(
-                f"{path} would hide {occupied} of the containers: put the photos in a folder of "
-                "their own"
+                f"{path} would hide {occupied} of the containers: name a folder that lies elsewhere"
             )
 
 

@@ -27,7 +27,7 @@ from components.common.step import Failure, parse_failure, parse_took
 from components.ingest_examples.config import PhotosConfig
 from pipelines.console import Console, open_console
 from pipelines.recipe import NO_DEPLOYMENT, DeploymentConfig, Recipe, pipeline_parameters
-from pipelines.targets.runners import Runner
+from pipelines.targets.runners import Runner, find_inputs, find_weights
 
 RUN_FILE = "run.json"
 LOG_FILE = "run.log"
@@ -113,12 +113,13 @@ def run_local(
         DataError: The first look at the photos shows that it would fail.
     """
     _check_photos(photos)
-    photos = _absolute(photos)
-    images = runner.check(photos)
+    photos, recipe = _absolute(photos), _with_absolute_weights(recipe)
+    inputs = find_inputs(photos, recipe.model)
+    images = runner.check(inputs)
     run = _new_run(photos, recipe, recipe_name, output, runner, images, deployment)
     with _interruptible(), open_console() as console:
         try:
-            with runner.open(photos, run.folder, images) as kfp_runner:
+            with runner.open(inputs, run.folder, images) as kfp_runner:
                 exit_code = _run(run, console, kfp_runner)
         except _InterruptedRunError:
             exit_code = EXIT_INTERRUPTED
@@ -143,6 +144,15 @@ def _absolute(photos: PhotosConfig) -> PhotosConfig:
     if "://" in photos.images:
         return photos
     return dataclasses.replace(photos, images=str(Path(photos.images).resolve()))
+
+
+def _with_absolute_weights(recipe: Recipe) -> Recipe:
+    weights = find_weights(recipe.model)
+    if weights is None:
+        return recipe
+    return dataclasses.replace(
+        recipe, model=dataclasses.replace(recipe.model, weights=str(weights))
+    )
 
 
 def _new_run(

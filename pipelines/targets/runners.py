@@ -1,13 +1,69 @@
 """What differs between the ways to run a task on this machine."""
 
 import contextlib
+import dataclasses
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from components.common import storage
+from components.common.errors import ConfigError
 from components.common.step import require_tensorflow
 from components.ingest_examples.config import PhotosConfig
+from components.train_model.architectures import IMAGENET, NO_WEIGHTS, ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What tasks need that lies outside of the folder of their run.
+
+    Attributes:
+        paths: Files and folders of this machine, in full; none lies within another.
+        networked: Components that need the network.
+    """
+
+    paths: tuple[Path, ...] = ()
+    networked: frozenset[str] = frozenset({"deploy_model"})
+
+
+def find_inputs(photos: PhotosConfig, model: ModelConfig) -> Inputs:
+    """Finds what the tasks of a run need.
+
+    Args:
+        photos: Where the photos are, in full.
+        model: Its weights are named in full, see `find_weights`.
+    """
+    paths = [photos.manifest_path()]
+    if "://" not in photos.images:
+        paths.append(Path(photos.images))
+    weights = find_weights(model)
+    paths.append(weights)
+    found = sorted({path.resolve() for path in paths if path})
+    networked = {"deploy_model"}
+    if model.weights == IMAGENET or storage.is_remote(model.weights):
+        networked.add("train_model")
+    return Inputs(
+        tuple(path for path in found if not any(folder in path.parents for folder in found)),
+        frozenset(networked),
+    )
+
+
+def find_weights(model: ModelConfig) -> Path | None:
+    """Where the first weights lie on this machine, in full; None where they do not.
+
+    Raises:
+        ConfigError: There is nothing there.
+    """
+    if model.weights in (NO_WEIGHTS, IMAGENET) or storage.is_remote(model.weights):
+        return None
+    path = Path(model.weights).resolve()
+    if not path.exists():
+        raise ConfigError(
+            f"model.weights: expected {NO_WEIGHTS}, {IMAGENET}, a file, a model folder or a gs:// "
+            f"URI, received {model.weights}, which is not there"
+        )
+    return path
 
 
 class Runner(Protocol):
@@ -21,8 +77,11 @@ class Runner(Protocol):
     def packages(self) -> tuple[str, ...]:
         """Packages of this machine whose versions matter."""
 
-    def check(self, photos: PhotosConfig) -> dict[str, str]:
+    def check(self, inputs: Inputs) -> dict[str, str]:
         """Finds at once what would stop the first task.
+
+        Args:
+            inputs: What the tasks need.
 
         Returns:
             Ids of the images that the tasks will run in, by name; none without containers.
@@ -32,12 +91,12 @@ class Runner(Protocol):
         """
 
     def open(
-        self, photos: PhotosConfig, folder: Path, images: dict[str, str]
+        self, inputs: Inputs, folder: Path, images: dict[str, str]
     ) -> contextlib.AbstractContextManager[Any]:
         """Gives KFP's runner while the graph runs.
 
         Args:
-            photos: Where the photos are, in full.
+            inputs: What the tasks need.
             folder: Folder of the run.
             images: What `check` returned.
         """
@@ -49,7 +108,7 @@ class SubprocessRunner:
     name = "subprocess"
     packages = ("keras", "kfp", "numpy", "pillow", "tensorflow-cpu", "tensorflow")
 
-    def check(self, photos: PhotosConfig) -> dict[str, str]:
+    def check(self, inputs: Inputs) -> dict[str, str]:
         """TensorFlow is all that it takes.
 
         Raises:
@@ -61,7 +120,7 @@ class SubprocessRunner:
     @contextlib.contextmanager
     def open(
         self,
-        photos: PhotosConfig,
+        inputs: Inputs,
         folder: Path,
         images: dict[str, str],
     ) -> Iterator[Any]:

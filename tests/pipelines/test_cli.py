@@ -50,6 +50,10 @@ def test_step_is_the_same_as_its_module(name):
         (["run", "--images", "no such folder"], ["no such folder", "does not exist", "expected"]),
         (["run", "--recipe", "nothing"], ["--recipe nothing", "squeezenet"]),
         (["run", "--set", "train.epochs=0"], ["train.epochs", "1 to 100000", "0"]),
+        (
+            ["run", "--recipe", "mobilenet_v2", "--set", "model.weights=w.h5"],
+            ["model.weights", "a model folder", "w.h5, which is not there"],
+        ),
         (["run", "--images", ".", "--output", "x"], [".", "one folder per class"]),
         (
             ["run", "--manifest", "m.csv", "--group-column", "author"],

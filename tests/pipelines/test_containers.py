@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from components.common.errors import ConfigError
-from components.ingest_examples.config import PhotosConfig
 from pipelines.code import code_digest
-from pipelines.targets.containers import ContainerRunner, End, _inputs, _user
+from pipelines.targets.containers import ContainerRunner, End, _user
+from pipelines.targets.runners import Inputs
 
 
 @pytest.mark.parametrize(
@@ -70,18 +70,7 @@ def test_no_engine(host, tmp_path):
 def test_docker_package_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "docker", None)
     with pytest.raises(ConfigError, match=r"pip install 'flowers\[docker\]'"):
-        ContainerRunner().check(PhotosConfig("synthetic://flowers"))
-
-
-def test_photos_and_manifest_are_mounted_once(tmp_path):
-    photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere.csv"
-    photos.mkdir()
-    elsewhere.touch()
-    (photos / "inside.csv").touch()
-    assert _inputs(PhotosConfig("synthetic://flowers")) == []
-    assert _inputs(PhotosConfig(str(photos))) == [photos]
-    assert _inputs(PhotosConfig(str(photos), "inside.csv", "author")) == [photos]
-    assert _inputs(PhotosConfig(str(photos), str(elsewhere), "author")) == [photos, elsewhere]
+        ContainerRunner().check(Inputs())
 
 
 def test_engine_without_root_calls_the_caller_root(monkeypatch):
