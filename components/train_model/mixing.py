@@ -1,4 +1,4 @@
-"""MixUp and CutMix: a batch is mixed with itself in reverse order.
+"""MixUp and CutMix: neighbours in a batch are mixed, so that a batch can be divided among replicas.
 
 What is mixed how is drawn on the host, with the targets that follow from it; the pixels are mixed
 where the model runs.
@@ -42,7 +42,7 @@ def draw_mixing(
     pasted = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / size**2
     # A box and a share never come together.
     other = (share + pasted)[:, tf.newaxis]
-    mixed = (1.0 - other) * targets + other * targets[::-1]
+    mixed = (1.0 - other) * targets + other * swap_neighbours(targets)
     return tf.concat([share[:, tf.newaxis], box], axis=1), mixed
 
 
@@ -64,7 +64,7 @@ def _beta(seed: tf.Tensor, count: int, alpha: float) -> tf.Tensor:
 
 
 def mix(images: KerasTensor, draws: KerasTensor) -> KerasTensor:
-    """Mixes each image of a batch with its partner from the other end.
+    """Mixes each image of a batch with its neighbour.
 
     Args:
         images: `uint8` [batch, size, size, 3].
@@ -77,7 +77,15 @@ def mix(images: KerasTensor, draws: KerasTensor) -> KerasTensor:
     position = ops.arange(images.shape[1], dtype="float32")
     rows, columns = position[None, :, None, None], position[None, None, :, None]
     inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-    others = ops.flip(images, axis=0)
+    others = swap_neighbours(images)
     pixels = ops.cast(images, "float32")
     overlaid = pixels + share * (ops.cast(others, "float32") - pixels)
     return ops.where(inside, others, ops.cast(ops.round(overlaid), "uint8"))
+
+
+def swap_neighbours(batch: KerasTensor) -> KerasTensor:
+    """Swaps the first with the second, the third with the fourth; a last odd one stays."""
+    count, *rest = batch.shape
+    pairs = ops.reshape(batch[: count // 2 * 2], [count // 2, 2, *rest])
+    swapped = ops.reshape(ops.flip(pairs, axis=1), [count // 2 * 2, *rest])
+    return ops.concatenate([swapped, batch[-1:]]) if count % 2 else swapped
