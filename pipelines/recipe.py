@@ -34,6 +34,9 @@ class Recipe:
     gate: GateConfig
     deploy: DeployConfig = dataclasses.field(default_factory=DeployConfig)
 
+    def __post_init__(self) -> None:
+        self.model.net_size(self.ingest.image_size)
+
 
 @dataclasses.dataclass(frozen=True)
 class DeploymentConfig:

@@ -30,15 +30,20 @@ class ModelConfig:
         weights: Where the first weights come from: `none` for random ones, `imagenet`, or a local
             path or a `gs://` URI of a file of weights without head or of a model of ours.
         test_time_flip: The finished model averages its answer over the image and its mirror image.
+        reduction: The finished model sees images at this fraction of their sides, 2 for half of
+            them; training crops are taken from the whole, so that large crops and small ones alike
+            are sharp.
     """
 
     name: str
     dropout: float = 0.0
     weights: str = NO_WEIGHTS
     test_time_flip: bool = False
+    reduction: int = 1
 
     def __post_init__(self) -> None:
         check("dropout", self.dropout, Range(0.0, 0.95))
+        check("reduction", self.reduction, Range(1, 16))
         if not self.weights:
             raise ConfigError(
                 "weights: expected none, imagenet, a path or a gs:// URI, received nothing"
@@ -48,6 +53,28 @@ class ModelConfig:
                 f"weights: expected none, a path or a gs:// URI, received {IMAGENET}; Keras has no "
                 f"ImageNet weights of {self.name}"
             )
+
+    def net_size(self, image_size: int) -> int:
+        """Side of the images that the net itself sees where it is asked, in pixels.
+
+        Args:
+            image_size: Side of the examples, in pixels.
+
+        Raises:
+            ConfigError: It is no whole number, or too small for the net.
+        """
+        size, rest = divmod(image_size, self.reduction)
+        if rest:
+            raise ConfigError(
+                f"model.reduction: expected a divisor of the image size {image_size}, received "
+                f"{self.reduction}"
+            )
+        if size < self.smallest_size():
+            raise ConfigError(
+                f"ingest.image_size: expected at least {self.smallest_size() * self.reduction} for "
+                f"{self.name}, received {image_size}"
+            )
+        return size
 
     @staticmethod
     def kinds() -> Mapping[str, type["ModelConfig"]]:
@@ -63,6 +90,11 @@ class ModelConfig:
     def takes_any_size(cls) -> bool:
         """Whether the same weights fit images of any size."""
         return True
+
+    @classmethod
+    def smallest_size(cls) -> int:
+        """Side of the smallest images that it takes, in pixels."""
+        return 1
 
     @classmethod
     def bfloat16_pays_on_cpu(cls) -> bool:
@@ -224,6 +256,11 @@ class MobilenetV2Config(BackboneConfig):
         super().__post_init__()
         check("alpha", self.alpha, Range(0.1, 2.0))
 
+    @classmethod
+    def smallest_size(cls) -> int:
+        """As Keras has it."""
+        return 32
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class XceptionConfig(BackboneConfig):
@@ -233,6 +270,11 @@ class XceptionConfig(BackboneConfig):
     def bfloat16_pays_on_cpu(cls) -> bool:
         """Its convolutions are wide enough."""
         return True
+
+    @classmethod
+    def smallest_size(cls) -> int:
+        """As Keras has it."""
+        return 71
 
 
 def _check_stages(stages: tuple[tuple[object, ...], ...], content: str) -> None:

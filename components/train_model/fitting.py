@@ -15,7 +15,7 @@ from components.common.progress import Progress
 from components.train_model.augmented_model import AugmentedModel
 from components.train_model.checkpoints import Checkpoint, Position
 from components.train_model.history import Epoch
-from components.train_model.input_pipeline import eval_batches, train_batches, train_size
+from components.train_model.input_pipeline import eval_batches, train_batches
 from components.train_model.models.blocks import freeze_all_but_head
 from components.train_model.optimizers import make_optimizer
 from components.train_model.plan import Phase, Plan
@@ -24,17 +24,17 @@ _EVAL_BATCH = 64
 
 
 def fit(
-    net: keras.Model,
+    model: AugmentedModel,
     plan: Plan,
     train_split: Dataset,
     validation_split: Dataset,
     checkpoint: Checkpoint,
     follower: "Follower",
 ) -> None:
-    """Fits a net; what came of it is in the checkpoint.
+    """Fits a model; what came of it is in the checkpoint.
 
     Args:
-        net: Images to probabilities, with its first weights.
+        model: With its first weights.
         plan: What is done in which step.
         train_split: Data set with the train split.
         validation_split: Data set with the validation split.
@@ -44,7 +44,6 @@ def fit(
     Raises:
         FlowersError: The loss is no longer a number.
     """
-    model = AugmentedModel(net, plan.config, train_size(train_split, plan.config))
     # Read once, for every phase.
     validation = eval_batches(validation_split, "validation", _EVAL_BATCH)
     for phase in plan.phases:

@@ -16,13 +16,14 @@ from components.common.models import ModelMetadata, save_model
 from components.common.outputs import staged
 from components.common.progress import progress, say
 from components.train_model.architectures import ModelConfig
+from components.train_model.augmented_model import AugmentedModel
 from components.train_model.checkpoints import Checkpoint
 from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.fitting import EventLogs, Follower, fit
 from components.train_model.history import TrainResult
 from components.train_model.input_pipeline import damage_is_data_error, train_size
 from components.train_model.models import build_model
-from components.train_model.models.blocks import average_over_flip
+from components.train_model.models.blocks import average_over_flip, reduce_first
 from components.train_model.plan import Plan
 from components.train_model.precision import choose_precision, computing_in, find_device
 from components.train_model.report import write_report
@@ -95,11 +96,11 @@ def _check(
             f"train.global_batch_size: expected at most the {count} examples of the train split, "
             f"received {config.global_batch_size}"
         )
-    size = train_size(examples, config)
-    if size != examples.image_size and not model_config.takes_any_size():
+    size, asked = train_size(examples, config), model_config.net_size(examples.image_size)
+    if size != asked and not model_config.takes_any_size():
         raise ConfigError(
-            f"train.crop_size: expected 0 with {model_config.name}, whose weights fit one size of "
-            f"images, received {size}"
+            f"train.crop_size: expected {asked} with {model_config.name}, whose weights fit one "
+            f"size of images, received {size}"
         )
 
 
@@ -118,8 +119,10 @@ def _train(
     plan = Plan(config, augmented.counts["train"] // config.global_batch_size)
     keras.utils.set_random_seed(config.seed)
     with computing_in(precision):
-        model = build_model(model_config, _input_size(examples, config), len(examples.class_names))
-    load_first_weights(model, model_config, examples.class_names, examples.image_size)
+        size = _input_size(examples, model_config, config)
+        net = build_model(model_config, size, len(examples.class_names))
+    load_first_weights(net, model_config, examples.class_names, examples.image_size)
+    model = AugmentedModel(net, config, train_size(examples, config), model_config.reduction)
     course = _digest(examples, augmented, model_config, config, precision)
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = Checkpoint(saving.folder or Path(scratch), course)
@@ -130,7 +133,7 @@ def _train(
     result = TrainResult(
         history=checkpoint.history,
         kept=checkpoint.kept,
-        parameters=model.count_params(),
+        parameters=net.count_params(),
         steps_per_epoch=plan.steps_per_epoch,
         learning_rates=plan.learning_rates(),
         precision=precision,
@@ -141,9 +144,9 @@ def _train(
     return result
 
 
-def _input_size(examples: Dataset, config: TrainConfig) -> int | None:
+def _input_size(examples: Dataset, model_config: ModelConfig, config: TrainConfig) -> int | None:
     """Side of the images that the net takes; None where it trains on others than it validates."""
-    size = examples.image_size
+    size = model_config.net_size(examples.image_size)
     return size if train_size(examples, config) == size else None
 
 
@@ -166,7 +169,7 @@ def _digest(
 
 
 def _fit(
-    model: keras.Model,
+    model: AugmentedModel,
     plan: Plan,
     examples: Dataset,
     augmented: Dataset,
@@ -199,9 +202,12 @@ def _copy_logs(source: Path, target: Path) -> None:
 
 def _save(checkpoint: Checkpoint, config: ModelConfig, examples: Dataset, output: Path) -> None:
     """Saves the net in float32, for one size and without optimizer: later steps only predict."""
-    bare = build_model(config, examples.image_size, len(examples.class_names))
+    size = config.net_size(examples.image_size)
+    bare = build_model(config, size, len(examples.class_names))
     checkpoint.restore_kept(bare)
     parameters = bare.count_params()
+    if config.reduction > 1:
+        bare = reduce_first(bare, config.reduction, examples.image_size)
     if config.test_time_flip:
         bare = average_over_flip(bare)
     metadata = ModelMetadata(

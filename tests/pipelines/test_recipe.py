@@ -52,6 +52,7 @@ def test_assignment_changes_one_value():
         ("model.name=resnet", ["model.name", "squeezenet", "'resnet'"]),
         ("train.optimizer.name=lion", ["train.optimizer.name", "adamw", "'lion'"]),
         ("train.epochs", ["train.epochs", "KEY=VALUE"]),
+        ("model.reduction=3", ["model.reduction", "divisor of the image size 128", "3"]),
     ],
 )
 def test_wrong_assignment_names_the_key(assignment, words):
@@ -59,6 +60,13 @@ def test_wrong_assignment_names_the_key(assignment, words):
         load_recipe("squeezenet", [assignment])
     assert all(word in str(error.value) for word in words)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "smallest"), [("xception", 71), ("mobilenet_v2", 32)])
+def test_images_too_small_for_the_net(name, smallest):
+    with pytest.raises(ConfigError, match=f"ingest.image_size: expected at least {smallest} for"):
+        load_recipe(name, [f"ingest.image_size={smallest - 1}"])
+    load_recipe(name, [f"ingest.image_size={smallest}"])
 
 
 def test_unknown_recipe_lists_those_there_are():

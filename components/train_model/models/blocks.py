@@ -90,3 +90,21 @@ def average_over_flip(model: keras.Model) -> keras.Model:
     both: list[Any] = [model(inputs), model(keras.ops.flip(inputs, axis=2))]
     outputs = layers.Average(dtype="float32", name="both_ways")(both)
     return keras.Model(inputs, outputs, name=f"{model.name}_both_ways")
+
+
+def reduce_first(net: keras.Model, factor: int, image_size: int) -> keras.Model:
+    """Wraps a net so that it sees the means of square blocks of pixels.
+
+    Args:
+        net: Images to probabilities, for images of any size or of the reduced one.
+        factor: Side of a block, in pixels.
+        image_size: Side of the images that the result takes, a multiple of the factor.
+
+    Returns:
+        A model that shares the weights: `uint8` [batch, image_size, image_size, 3] to the outputs
+        of the net. Keras cuts off fractions where the net takes whole numbers, hence the half.
+    """
+    inputs = layers.Input([image_size, image_size, 3], dtype="uint8", name="image")
+    pixels = layers.Rescaling(1.0, offset=0.5, dtype="float32", name="for_rounding")(inputs)
+    means = layers.AveragePooling2D(factor, dtype="float32", name="reduce")(pixels)
+    return keras.Model(inputs, net(means), name=f"{net.name}_on_{image_size // factor}")

@@ -9,6 +9,7 @@ from components.common.policy import AugmentPolicy
 from components.train_model import mixing
 from components.train_model.augmented_model import AugmentedModel
 from components.train_model.config import ConstantConfig, TrainConfig
+from components.train_model.models.blocks import reduce_first
 
 POLICY = AugmentPolicy(crop_area=0.5)
 
@@ -33,11 +34,11 @@ def net(watched):
     return keras.Model(inputs, layers.Dense(3, activation="softmax")(mean))
 
 
-def augmented_model(net, size=16, **changes):
+def augmented_model(net, size=16, reduction=1, **changes):
     config = TrainConfig(
         epochs=1, global_batch_size=4, schedule=ConstantConfig(peak=0.1), **changes
     )
-    return AugmentedModel(net, config, size)
+    return AugmentedModel(net, config, size, reduction)
 
 
 def images():
@@ -85,6 +86,18 @@ def test_draws_stay_exact_whatever_the_net_computes_in(watched):
         keras.config.set_dtype_policy("float32")
     expected = augmentation.augment(images(), draws()[:, : augmentation.DRAWS], POLICY, 16)
     assert np.array_equal(watched.seen, expected)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_net_sees_means_of_blocks_where_it_is_asked(net, watched, factor):
+    model = augmented_model(net, 24, reduction=factor)
+    model(images(), training=False)
+    seen = watched.seen.numpy()
+    side = 24 // factor
+    blocks = images().numpy().reshape(4, side, factor, side, factor, 3).astype(float)
+    assert np.abs(seen - blocks.mean(axis=(2, 4))).max() <= 0.5 + 1e-6
+    reduce_first(net, factor, 24)(images())
+    assert np.array_equal(watched.seen, seen)
 
 
 def test_has_the_weights_of_the_net(net, tmp_path):

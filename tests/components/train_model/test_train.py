@@ -223,8 +223,23 @@ def test_trains_on_crops_and_validates_on_whole_images(examples, tmp_path):
     assert accuracy_on_validation(examples, tmp_path) == pytest.approx(result.kept.val_accuracy)
 
 
+def test_net_sees_the_examples_reduced(examples, tmp_path):
+    output = tmp_path / "out"
+    result = train(
+        examples,
+        examples,
+        build(ModelConfig, TINY_MODEL | {"reduction": 2}),
+        build(TrainConfig, TINY_TRAIN | {"crop_size": 12, "policy": {"crop_area": 0.5}}),
+        *(output / name for name in OUTPUTS),
+    )
+    # The saved model has the reduction inside, and the one that was validated had it too.
+    assert load_metadata(output / "model").image_size == 32
+    assert load_model(output / "model").input_shape == (None, 32, 32, 3)
+    assert accuracy_on_validation(examples, output) == pytest.approx(result.kept.val_accuracy)
+
+
 def test_crops_for_a_net_of_one_size(examples, tmp_path):
-    with pytest.raises(ConfigError, match=r"train.crop_size: expected 0 with dense"):
+    with pytest.raises(ConfigError, match=r"train.crop_size: expected 32 with dense"):
         train(
             examples,
             examples,
@@ -248,7 +263,7 @@ def test_saved_model_is_float32_whatever_training_computed_in(examples, tmp_path
     result = run(examples, tmp_path, precision=precision)
     assert result.precision == precision
     model = load_model(tmp_path / "model")
-    assert {layer.dtype_policy.name for layer in model.layers} == {"float32", "uint8"} - {"uint8"}
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
     assert keras.config.dtype_policy().name == "float32"
 
 
