@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -76,7 +77,8 @@ def entry_of(result: IngestResult, name: str) -> Entry:
 def split_of(image: Image.Image) -> str:
     config = IngestConfig()
     fractions = Fractions(config.validation_fraction, config.test_fraction)
-    return choose_split(f"phash:{perceptual_hash(image):016x}", fractions, config.split_salt)
+    phash = perceptual_hash(np.asarray(image))
+    return choose_split(f"phash:{phash:016x}", fractions, config.split_salt)
 
 
 def look_alikes(label: int, number: int) -> Iterator[Image.Image]:
@@ -88,7 +90,7 @@ def look_alikes(label: int, number: int) -> Iterator[Image.Image]:
 
 
 def bits_between(one: Image.Image, other: Image.Image) -> int:
-    return (perceptual_hash(one) ^ perceptual_hash(other)).bit_count()
+    return (perceptual_hash(np.asarray(one)) ^ perceptual_hash(np.asarray(other))).bit_count()
 
 
 def look_alike_in(split: str, label: int, number: int) -> Image.Image:
