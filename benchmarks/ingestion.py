@@ -253,10 +253,9 @@ def throughput(photos: Path, image_size: int, rounds: int) -> None:
     show("ingest, from the folder to the data page", rate(len(paths), times["ours"]))
     show("  of it reading and preparing photos", rate(len(paths), stage))
     show("bare loop: decode, resize, encode in memory", rate(len(paths), times["ceiling"]))
-    show("ingest / the lab's way", f"{times['lab'] / times['ours']:.2f}")
-    show("ingest / the lab's way, each batch read once", f"{times['mended'] / times['ours']:.2f}")
-    show("bare loop / the lab's way, each batch read once", f"{times['mended'] / times['ceiling']:.2f}")
-    show("bare loop / the lab's way", f"{times['lab'] / times['ceiling']:.2f}")
+    for name, theirs in (("", "lab"), (", each batch read once", "mended")):
+        show(f"ingest / the lab's way{name}", f"{times[theirs] / times['ours']:.2f}")
+        show(f"bare loop / the lab's way{name}", f"{times[theirs] / times['ceiling']:.2f}")
     show("ingest / bare loop", f"{times['ceiling'] / times['ours']:.2f}")
     show("reading and preparing / bare loop", f"{times['ceiling'] / stage:.2f}")
 

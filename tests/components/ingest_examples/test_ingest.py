@@ -161,7 +161,7 @@ def damaged(photos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Da
     (folder / "secret").write_bytes(encode(draw_photo(0, 1_001)))
     (root / "circles" / "link.jpg").symlink_to(folder / "secret")
     for split in ("train", "test"):
-        image = look_alike_in(split, 1, 1_002)
+        image = look_alike_in(split, 0, 1_002)
         (root / "squares" / f"look-{split}.png").write_bytes(encode(image, "PNG"))
     result = run(root, folder, max_reject_fraction=0.2)
     return Damaged(result, (folder / "report.html").read_text(encoding="utf-8"))

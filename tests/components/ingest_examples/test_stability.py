@@ -96,7 +96,7 @@ def test_the_same_rule_is_accepted(photos_folder: Path, earlier: Path, tmp_path:
     ("options", "message"),
     [
         ({"split_salt": ""}, "salt 'flowers' is now ''"),
-        ({"test_fraction": 0.2}, "test_fraction 0.15 is now 0.2"),
+        ({"test_fraction": 0.25}, "test_fraction 0.15 is now 0.25"),
         ({"validation_fraction": 0.2}, "validation_fraction 0.1 is now 0.2"),
     ],
 )
