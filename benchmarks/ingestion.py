@@ -118,8 +118,8 @@ def ceiling(paths: Sequence[Path], size: int) -> float:
 def labs_way(paths: Sequence[Path], size: int, *, mended: bool = False) -> float:
     """The lab's notebook: tf.data decodes, resizes and encodes, one writer; seconds.
 
-    Its arithmetic and its writer are kept as they are, its reading of the whole batch for each example
-    included, which costs the square of the length of a shard.
+    Its arithmetic and its writer are kept as they are, its reading of the whole batch for each
+    example included, which costs the square of the length of a shard.
 
     Args:
         paths: Photos, in folders named after their class.
