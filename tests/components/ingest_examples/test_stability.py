@@ -55,7 +55,7 @@ def splits_of(photos: list[tuple[str, str, int]]) -> dict[str, str]:
     listed = [Photo(name, kind) for name, (_, kind, _) in zip(names, photos, strict=True)]
     ledger = Ledger(listed, groups)
     rows = [
-        Row((value + 1).to_bytes(32, "big"), value, 64, 64, 0, 1, None, "")
+        Row((value + 1).to_bytes(32, "big"), value, 64, 64, 0, 1, bytes(32), None, "")
         for _, _, value in photos
     ]
     ledger.take(0, 0, rows)
