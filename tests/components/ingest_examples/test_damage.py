@@ -84,7 +84,7 @@ def test_no_input_hangs(count: int, tmp_path: Path) -> None:
         began = time.monotonic()
         task = PartTask(
             _Bytes(content),  # type: ignore[arg-type]
-            source.photos[:1],
+            tuple(source.photos[:1]),
             source.class_names,
             SIZE,
             str(tmp_path / "part"),

@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.common.dataset import SPLITS, load_dataset
+from components.common.dataset import SPLITS, fingerprint, load_dataset
 from components.common.errors import ConfigError, DataError
 from components.common.examples import parse_example
 from components.common.tfrecords import read_shard
+from components.ingest_examples import ingest as module
 from components.ingest_examples.config import IngestConfig, PhotosConfig
 from components.ingest_examples.ingest import ingest
 from components.ingest_examples.ledger import Entry, IngestResult
@@ -256,6 +257,15 @@ def test_classes_are_mixed_within_a_shard(ingested: IngestResult) -> None:
 
 def test_description_is_that_of_the_result(ingested: IngestResult) -> None:
     assert load_dataset(ingested.dataset.path) == ingested.dataset
+
+
+def test_fingerprint_is_that_of_the_records_in_the_shards(ingested: IngestResult) -> None:
+    digests = [
+        (split, hashlib.sha256(payload).digest())
+        for split in SPLITS
+        for payload in payloads(ingested, split)
+    ]
+    assert ingested.dataset.fingerprint == fingerprint(digests)
 
 
 def test_output_holds_nothing_else(ingested: IngestResult) -> None:
@@ -501,6 +511,18 @@ def test_nothing_is_left_of_a_run_that_failed(photos_folder: Path, tmp_path: Pat
     with pytest.raises(DataError):
         run(root, output)
     assert list(output.iterdir()) == []
+
+
+def test_nothing_is_left_where_the_page_fails_while_shards_are_written(
+    photos_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_report", fail)
+    with pytest.raises(OSError, match="No space left"):
+        run(photos_folder, tmp_path, workers=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_output_that_exists_is_not_overwritten(photos_folder: Path, tmp_path: Path) -> None:
