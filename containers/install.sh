@@ -1,5 +1,6 @@
 #!/bin/sh
 # Makes the environment of an image from its lock files: install.sh REQUIREMENTS...
+# Takes strip from an image with binutils, mounted at /tools.
 set -eu
 # The base image's own, found before there is another one of that name.
 python=$(command -v python)
@@ -22,3 +23,9 @@ rm "$site"/fontTools/misc/*.so
 find "$site/matplotlib/mpl-data/fonts" -type f ! -name 'DejaVuSans.ttf' ! -name 'DejaVuSans-*.ttf' \
     ! -name 'LastResort*' -delete
 rm -r "$site/matplotlib/mpl-data/sample_data" "$site/pygments/lexers"
+# Symbols that only a debugger reads, where wheels come with many; an image may lack some of these.
+libraries=$(dirname "$(find /tools/usr/lib -name 'libbfd-*.so')")
+for package in PIL contourpy cryptography kiwisolver matplotlib simplejpeg yaml; do
+    [ ! -d "$site/$package" ] || find "$site/$package" -name '*.so' \
+        -exec env LD_LIBRARY_PATH="$libraries" /tools/usr/bin/strip --strip-unneeded {} +
+done

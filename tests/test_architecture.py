@@ -116,7 +116,7 @@ def test_no_file_but_images_names_an_image(repository):
 def test_dockerfile_has_a_target_for_every_image(repository):
     dockerfile = (repository / "containers" / "Dockerfile").read_text()
     stages = re.findall(r"^FROM \S+ AS ([\w-]+)$", dockerfile, re.MULTILINE)
-    assert set(stages) - {"base", "code"} == set(images.IMAGES)
+    assert set(stages) - {"base", "code", "tools"} == set(images.IMAGES)
     for target, name in images.IMAGES.items():
         assert f'title="{name.removesuffix(":latest")}"' in dockerfile
         assert (repository / "containers" / "requirements" / f"{target}.txt").is_file()

@@ -118,11 +118,13 @@ def staged(*targets: Path) -> Iterator[tuple[Path, ...]]:
             remove(partial)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, flush: bool = False) -> None:
     """Puts a file at `path` in one step, so that a reader never sees half of it."""
     partial = _partial(path)
     try:
         partial.write_bytes(content)
+        if flush:
+            _sync(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -57,14 +57,20 @@ def read_spans(place: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
     return parts
 
 
-def write(place: str, content: bytes) -> None:
-    """Writes a file in one step; its folder is made."""
+def write(place: str, content: bytes, *, flush: bool = False) -> None:
+    """Writes a file in one step; its folder is made.
+
+    Args:
+        place: The file.
+        content: Its bytes.
+        flush: Return when it is on the disk, as a file in Cloud Storage always is.
+    """
     if is_remote(place):
         gcs.write_blob(place, content)
         return
     path = Path(place)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, content)
+    write_bytes(path, content, flush=flush)
 
 
 def remove_folder(place: str) -> None:

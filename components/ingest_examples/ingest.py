@@ -3,8 +3,8 @@
     listing → prepare_part, many times → ledger → plan → write_shard, many times → dataset.json
 
 The two functions depend on their tasks alone (`work.py`) and run where the runner runs them;
-listing, ledger and plan are made here. Prepared images wait on disk between the two, so memory
-holds some hundred bytes per photo and no pixels.
+listing, ledger and plan are made here, and the page while shards are written. Records wait on disk
+between the two, so memory holds some hundred bytes per photo and no pixels.
 """
 
 import dataclasses
@@ -29,9 +29,9 @@ from components.ingest_examples.runners import LocalRunner, Runner
 from components.ingest_examples.sources import Listing, open_source, read_groups
 from components.ingest_examples.stability import check_moves, check_rule, split_rule
 from components.ingest_examples.work import (
-    Image,
     PartTask,
     ShardTask,
+    Span,
     prepare_part,
     read_images,
     write_shard,
@@ -40,7 +40,7 @@ from components.ingest_examples.work import (
 STEP = "ingest-examples"
 REPORT_FILE = "report.html"
 _REJECTS_NAMED = 20
-_PHOTOS_PER_PART = 64
+_PHOTOS_PER_PART = 32
 # A class with this many times the examples of another is worth a word.
 _UNBALANCED = 3.0
 
@@ -70,8 +70,7 @@ def ingest(
     ):
         staged_examples.mkdir()
         place = _Place(str(staged_examples), storage.join(str(staged_examples), ".parts"))
-        result = _ingest(source, groups, photos, config, place, runner)
-        write_report(result, photos.images, staged_report)
+        result = _ingest(source, groups, photos, config, place, staged_report, runner)
         save_dataset(result.dataset, staged_examples)
     result = dataclasses.replace(result, dataset=dataclasses.replace(result.dataset, path=examples))
     _say_result(result)
@@ -101,10 +100,10 @@ def ingest_to(
         )
     source, groups = _open(photos, config)
     try:
-        result = _ingest(source, groups, photos, config, _Place(examples, scratch), runner)
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder, REPORT_FILE)
-            write_report(result, photos.images, page)
+            place = _Place(examples, scratch)
+            result = _ingest(source, groups, photos, config, place, page, runner)
             storage.write(storage.join(output, REPORT_FILE), page.read_bytes())
         description = describe_dataset(result.dataset).encode()
         storage.write(storage.join(examples, DATASET_FILE), description)
@@ -153,8 +152,10 @@ def _ingest(
     photos: PhotosConfig,
     config: IngestConfig,
     place: _Place,
+    page: Path,
     runner: Runner,
 ) -> IngestResult:
+    """Makes everything but the description of the data set, which comes last."""
     ledger = _prepare(source, groups, config.image_size, place, runner)
     assign_splits(ledger, config)
     clusters = set_duplicates_aside(ledger)
@@ -164,16 +165,25 @@ def _ingest(
     if photos.previous and not photos.new_splits:
         check_moves(photos.previous, ledger)
     _warn(ledger, source.class_names, clusters)
-    counts, digest = _write_shards(ledger, source.class_names, config.image_size, place, runner)
-    rule = split_rule(photos, config)
+    shards = runner.map(write_shard, _shard_tasks(ledger, place))
     dataset = Dataset(
-        Path(place.examples), source.class_names, config.image_size, counts, digest, rule
+        Path(place.examples),
+        source.class_names,
+        config.image_size,
+        {split: len(ledger.in_split(split)) for split in SPLITS},
+        fingerprint(ledger.digests()),
+        split_rule(photos, config),
     )
-    sheet = _contact_sheet(ledger, source.class_names, place)
-    storage.remove_folder(place.scratch)
-    storage.write(storage.join(place.examples, LEDGER_FILE), ledger.to_csv())
     names = (tuple(ledger.photos[index].name for index in members) for members in clusters)
-    return IngestResult(dataset, ledger, tuple(names), sheet)
+    sheet = _contact_sheet(ledger, source.class_names, place)
+    result = IngestResult(dataset, ledger, tuple(names), sheet)
+    # While a runner has the shards written, this process would only wait.
+    write_report(result, photos.images, page)
+    storage.write(storage.join(place.examples, LEDGER_FILE), ledger.to_csv())
+    for _ in shards:
+        pass
+    storage.remove_folder(place.scratch)
+    return result
 
 
 def _prepare(
@@ -186,6 +196,7 @@ def _prepare(
         PartTask(
             source.reader,
             tuple(source.photos[start : start + _PHOTOS_PER_PART]),
+            source.class_names,
             image_size,
             place.part(number),
         )
@@ -198,45 +209,23 @@ def _prepare(
     return ledger
 
 
-def _images(
-    ledger: Ledger, indices: list[int], labels: dict[str, int], place: _Place
-) -> tuple[Image, ...]:
+def _records(ledger: Ledger, indices: list[int], place: _Place) -> tuple[Span, ...]:
     return tuple(
-        Image(
+        Span(
             place.part(int(ledger.part[index])),
             int(ledger.offset[index]),
             int(ledger.length[index]),
-            labels[ledger.photos[index].class_name],
         )
         for index in indices
     )
 
 
-def _write_shards(
-    ledger: Ledger,
-    class_names: tuple[str, ...],
-    image_size: int,
-    place: _Place,
-    runner: Runner,
-) -> tuple[dict[str, int], str]:
-    """Writes all shards; the number of examples per split, and the fingerprint."""
-    labels = {name: label for label, name in enumerate(class_names)}
-    shards = list(divide_into_shards(ledger))
-    tasks = (
-        ShardTask(
+def _shard_tasks(ledger: Ledger, place: _Place) -> Iterator[ShardTask]:
+    for shard in divide_into_shards(ledger):
+        yield ShardTask(
             storage.join(place.examples, shard.split, shard.name),
-            _images(ledger, shard.photos, labels, place),
-            class_names,
-            image_size,
+            _records(ledger, shard.photos, place),
         )
-        for shard in shards
-    )
-    counts: Counter[str] = Counter()
-    digests: list[tuple[str, bytes]] = []
-    for shard, written in zip(shards, runner.map(write_shard, tasks), strict=True):
-        counts[shard.split] += len(written)
-        digests += ((shard.split, digest) for digest in written)
-    return dict(counts), fingerprint(digests)
 
 
 def _print_rejects(ledger: Ledger) -> None:
@@ -311,10 +300,9 @@ def _contact_sheet(
     by_class: dict[str, list[int]] = {name: [] for name in class_names}
     for index in ledger.in_split("train").tolist():
         by_class[ledger.photos[index].class_name].append(index)
-    labels = dict.fromkeys(class_names, 0)
     sheet = {}
     for name, members in by_class.items():
         step = max(1, len(members) // per_class)
         chosen = list(itertools.islice(members, 0, None, step))[:per_class]
-        sheet[name] = read_images(_images(ledger, chosen, labels, place))
+        sheet[name] = read_images(_records(ledger, chosen, place))
     return sheet

@@ -67,8 +67,9 @@ class Row(NamedTuple):
         phash: 64-bit perceptual hash.
         width: In pixels.
         height: In pixels.
-        offset: Where its image lies in the file of its part, in bytes.
-        length: Length of that image, in bytes.
+        offset: Where its record lies in the file of its part, in bytes.
+        length: Length of that record, in bytes.
+        digest: SHA-256 of the payload of that record, 32 bytes.
         reason: Why it cannot be used, or None.
         detail: What the reason rests on.
     """
@@ -79,6 +80,7 @@ class Row(NamedTuple):
     height: int
     offset: int
     length: int
+    digest: bytes
     reason: Reason | None
     detail: str
 
@@ -90,9 +92,10 @@ class Ledger:
         photos: As they were listed; all columns have their order.
         sha256: `uint8` [n, 32], zero if unread.
         phash: `uint64` [n].
-        part: `int32` [n], the part whose file holds the image.
+        part: `int32` [n], the part whose file holds the record.
         offset: `int64` [n], in that file.
         length: `int32` [n], in bytes.
+        digest: `uint8` [n, 32], the SHA-256 of the payload of the record.
         split: `int8` [n], index into `SPLITS`, -1 for none.
         reason: `int8` [n], index into `REASONS`, -1 for a photo that can be used.
     """
@@ -106,6 +109,7 @@ class Ledger:
         self.part = np.zeros(count, np.int32)
         self.offset = np.zeros(count, np.int64)
         self.length = np.zeros(count, np.int32)
+        self.digest = np.zeros((count, 32), np.uint8)
         self.sides = np.zeros((count, 2), np.int32)
         self.split = np.full(count, _NONE, np.int8)
         self.reason = np.full(count, _NONE, np.int8)
@@ -119,6 +123,8 @@ class Ledger:
         place = slice(first, first + len(rows))
         digests = b"".join(row.sha256.ljust(32, b"\0") for row in rows)
         self.sha256[place] = np.frombuffer(digests, np.uint8).reshape(-1, 32)
+        of_records = b"".join(row.digest for row in rows)
+        self.digest[place] = np.frombuffer(of_records, np.uint8).reshape(-1, 32)
         self.phash[place] = np.array([row.phash for row in rows], np.uint64)
         self.part[place] = part
         self.offset[place] = [row.offset for row in rows]
@@ -156,6 +162,12 @@ class Ledger:
                 for index, count in zip(indices.tolist(), counts.tolist(), strict=True)
             }
         )
+
+    def digests(self) -> Iterator[tuple[str, bytes]]:
+        """Split and SHA-256 of every record to write."""
+        for split in SPLITS:
+            for index in self.in_split(split).tolist():
+                yield split, self.digest[index].tobytes()
 
     def counts(self) -> Counter[tuple[str, str]]:
         """Number of photos to write by class and split."""

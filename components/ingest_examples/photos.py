@@ -1,8 +1,8 @@
 """One photo: from whatever bytes a source holds to a square JPEG, or to the reason why not.
 
 This is the work of the worker processes; it needs no TensorFlow. JPEG goes through libjpeg-turbo
-without a detour, at a half, quarter or eighth of its size where that is still large enough; Pillow
-looks at every header and decodes the rest.
+without a detour; Pillow looks at every header and decodes the rest. Both give a half, quarter or
+eighth of the size where that is still large enough.
 """
 
 import contextlib
@@ -10,11 +10,21 @@ import dataclasses
 import functools
 import hashlib
 import io
+import threading
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 import simplejpeg
+from cykooz_resizer import (
+    FilterType,
+    ImageData,
+    PixelType,
+    ResizeAlg,
+    ResizeOptions,
+    Resizer,
+)
+from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 # A side below this carries no flower; stretched to the size of the model it would only be noise.
@@ -27,7 +37,8 @@ MAX_SCANS = 200
 Image.MAX_IMAGE_PIXELS = None
 Image.init()
 # All that Pillow reads but the formats that it hands over to other programs of the machine.
-_FORMATS = sorted(Image.OPEN.keys() - {"EPS", "WMF"})
+# They are asked in this order.
+_FORMATS = ["JPEG", *sorted(Image.OPEN.keys() - {"JPEG", "EPS", "WMF"})]
 
 # A JPEG with these segments and no others holds nothing but the picture.
 _BARE_SEGMENTS = {"APP0", "APP14"}
@@ -36,6 +47,9 @@ _QUALITY = 95
 
 _HASH_INPUT = 32
 _HASH_SIDE = 8
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+Pixels = NDArray[np.uint8]
 
 
 class Reason(StrEnum):
@@ -114,11 +128,11 @@ def prepare(content: bytes | OSError, image_size: int) -> Prepared:
             orientation = _orientation(image)
             source = _Source(content, image, orientation)
             # The hash decides the split, so it must not depend on the size that is asked for.
-            phash = perceptual_hash(source.decode(2 * _HASH_INPUT))
+            phash = perceptual_hash(source.plain(_hash_reduction(width, height)))
             if _is_right(content, image, image_size, orientation):
                 return Prepared(content, digest, phash, width, height)
-            pixels = source.decode(2 * image_size)
-            jpeg = encode(fill(_to_srgb(pixels, source.icc_profile), image_size))
+            pixels = source.srgb(_reduction(width, height, image_size))
+            jpeg = encode(fill(pixels, image_size))
     except RejectedError as rejected:
         return Prepared(sha256=digest, reason=rejected.reason, detail=rejected.detail)
     return Prepared(jpeg, digest, phash, width, height)
@@ -171,45 +185,85 @@ def _is_right(content: bytes, image: Image.Image, size: int, orientation: int) -
     )
 
 
+def _reduction(width: int, height: int, size: int) -> int:
+    """The largest of 8, 4, 2 and 1 that leaves a side at least twice as long as `size`."""
+    return next(n for n in (8, 4, 2, 1) if n == 1 or min(width, height) // (2 * size) >= n)
+
+
+def _hash_reduction(width: int, height: int) -> int:
+    """What a photo is reduced by before it is hashed.
+
+    A smaller photo is hashed as it is, which is how most image sizes need it: it is decoded once.
+    """
+    return 8 if _reduction(width, height, _HASH_INPUT) == 8 else 1
+
+
 class _Source:
-    """An encoded photo that is decoded to several sizes."""
+    """An encoded photo that is decoded to one or two sizes."""
 
     def __init__(self, content: bytes, image: Image.Image, orientation: int) -> None:
         self._content = content
         self._orientation = orientation
         self._size = image.size
-        self.icc_profile: bytes | None = image.info.get("icc_profile")
+        self._icc_profile: bytes | None = image.info.get("icc_profile")
         self._fast = image.format in _JPEG and image.mode in ("RGB", "L")
+        self._last: tuple[int, Pixels | Image.Image] | None = None
         if "progressive" in image.info:
             _check_scans(content)
 
-    def decode(self, side: int) -> Image.Image:
-        """Decodes upright; a larger JPEG only to a half, quarter or eighth above `side`.
+    def plain(self, reduction: int) -> Pixels:
+        """The upright picture, its profile left aside: as who stripped the profile has it.
+
+        Args:
+            reduction: 8, 4, 2 or 1: how many times smaller the picture shall be.
 
         Returns:
-            An RGB image, or one of mode L or CMYK whose profile still has to be applied.
+            `uint8` [height, width, 3].
         """
+        picture = self._upright(reduction)
+        return np.asarray(_as_rgb(picture)) if isinstance(picture, Image.Image) else picture
+
+    def srgb(self, reduction: int) -> Pixels:
+        """The upright picture in sRGB; takes and gives what `plain` does."""
+        if self._icc_profile is None:
+            return self.plain(reduction)
+        picture = self._upright(reduction)
+        if not isinstance(picture, Image.Image):
+            picture = Image.fromarray(picture)
+        return np.asarray(_to_srgb(picture, self._icc_profile))
+
+    def _upright(self, reduction: int) -> Pixels | Image.Image:
+        if self._last is None or self._last[0] != reduction:
+            self._last = reduction, self._decode(reduction)
+        return self._last[1]
+
+    def _decode(self, reduction: int) -> Pixels | Image.Image:
         if self._fast:
             try:
-                return self._decode_jpeg(side)
+                pixels = self._decode_jpeg(reduction)
             except ValueError as error:
                 _check_damage(str(error))
-        return self._decode_other(side)
+            else:
+                if self._orientation == 1:
+                    return pixels
+                return _turn(Image.fromarray(pixels), self._orientation)
+        return _turn(self._decode_other(reduction), self._orientation)
 
-    def _decode_jpeg(self, side: int) -> Image.Image:
+    def _decode_jpeg(self, reduction: int) -> Pixels:
         width, height = self._size
-        reduction = next(n for n in (8, 4, 2, 1) if n == 1 or min(width, height) // side >= n)
-        pixels = simplejpeg.decode_jpeg(
+        pixels: Pixels = simplejpeg.decode_jpeg(
             self._content,
             min_width=-(-width // reduction),
             min_height=-(-height // reduction),
             min_factor=reduction,
         )
-        return _turn(Image.fromarray(pixels), self._orientation)
+        return pixels
 
-    def _decode_other(self, side: int) -> Image.Image:
+    def _decode_other(self, reduction: int) -> Image.Image:
+        """Decodes what libjpeg-turbo does not: an image of mode RGB, L or CMYK."""
         image = _open(self._content)
-        image.draft("RGB", (side, side))
+        width, height = self._size
+        image.draft("RGB", (width // reduction, height // reduction))
         try:
             image.load()
         except OSError as error:
@@ -218,7 +272,9 @@ class _Source:
             raise RejectedError(reason, _describe(error)) from error
         except Exception as error:
             raise RejectedError(Reason.UNREADABLE, _describe(error)) from error
-        return _turn(_flatten(image), self._orientation)
+        drafted = image.width < width
+        flat = _flatten(image)
+        return flat if drafted or reduction == 1 else flat.reduce(reduction)
 
 
 def _check_scans(content: bytes) -> None:
@@ -272,13 +328,13 @@ def _flatten(image: Image.Image) -> Image.Image:
     return image if image.mode in ("RGB", "L", "CMYK") else image.convert("RGB")
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """Converts to sRGB by the profile that came with the photo.
 
     A profile that is damaged, or that is made for another mode, is left aside: without it the
     colours are as every viewer shows them.
     """
-    transform = _transform(profile, image.mode) if profile else None
+    transform = _transform(profile, image.mode)
     if transform is not None:
         with contextlib.suppress(ImageCms.PyCMSError):
             return ImageCms.applyTransform(image, transform) or image
@@ -302,22 +358,54 @@ def _transform(profile: bytes, mode: str) -> Any:
         return None
 
 
-def fill(image: Image.Image, size: int) -> Image.Image:
-    """Crops the centre square and resizes it, aspect kept, antialiased.
+def fill(pixels: Pixels, size: int) -> Pixels:
+    """Crops the centre square and resizes it, aspect kept, antialiased (bicubic).
 
     The exported model does the same to the bytes that it is sent; see `image_ops.fill`.
+
+    Args:
+        pixels: `uint8` [height, width, 3].
+        size: Side of the result, in pixels.
+
+    Returns:
+        `uint8` [size, size, 3]. An image that has this size already is returned bit for bit.
     """
-    width, height = image.size
+    height, width = pixels.shape[:2]
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return _resize(pixels[top : top + side, left : left + side], size, _CUBIC)
 
 
-def encode(image: Image.Image) -> bytes:
-    """Encodes an RGB image as JPEG, quality 95, no chroma subsampling."""
-    pixels = np.asarray(image)
-    jpeg: bytes = simplejpeg.encode_jpeg(pixels, quality=_QUALITY, colorsubsampling="444")
+_CUBIC = ResizeOptions(ResizeAlg.convolution(FilterType.catmull_rom))
+_BOX = ResizeOptions(ResizeAlg.convolution(FilterType.box))
+
+
+class _Kept(threading.local):
+    """The resizer of a thread; a new one for each image would take twice the time."""
+
+    def __init__(self) -> None:
+        self.resizer = Resizer()
+
+
+_KEPT = _Kept()
+
+
+def _resize(pixels: Pixels, size: int, options: ResizeOptions) -> Pixels:
+    """Resizes to a square, whatever the aspect; in integers, so alike on every machine."""
+    height, width = pixels.shape[:2]
+    if height == width == size:
+        return pixels
+    resized = ImageData(size, size, PixelType.U8x3)
+    source = ImageData(width, height, PixelType.U8x3, pixels.tobytes())
+    _KEPT.resizer.resize(source, resized, options)
+    return np.frombuffer(resized.get_buffer(), np.uint8).reshape(size, size, 3)
+
+
+def encode(pixels: Pixels) -> bytes:
+    """Encodes `uint8` [height, width, 3] as JPEG, quality 95, no chroma subsampling."""
+    jpeg: bytes = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(pixels), quality=_QUALITY, colorsubsampling="444"
+    )
     return jpeg
 
 
@@ -331,16 +419,18 @@ def _dct_matrix(size: int) -> np.ndarray:
 _DCT = _dct_matrix(_HASH_INPUT)
 
 
-def perceptual_hash(image: Image.Image) -> int:
+def perceptual_hash(pixels: Pixels) -> int:
     """Hashes what a photo looks like; near-duplicates differ in a few of the 64 bits.
 
     The lowest 8 x 8 frequencies of a 32 x 32 grey version, each compared with their median
     (pHash). The constant term is left out, since brightness alone decides it.
+
+    Args:
+        pixels: `uint8` [height, width, 3].
     """
-    side = (_HASH_INPUT, _HASH_INPUT)
-    grey = _as_rgb(image).convert("L").resize(side, Image.Resampling.LANCZOS)
+    grey = _resize(pixels, _HASH_INPUT, _BOX) @ _LUMA
     # Rounded: in a plain picture all of them are zero but for noise, which differs by machine.
-    frequencies = np.round(_DCT @ np.asarray(grey, np.float64) @ _DCT.T, 3).ravel()
+    frequencies = np.round(_DCT @ grey @ _DCT.T, 3).ravel()
     # Of 63 numbers the median is the middle one; `np.median` takes ten times as long.
     bits = frequencies > np.sort(frequencies[1:])[31]
     bits[0] = False

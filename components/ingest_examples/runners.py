@@ -3,6 +3,7 @@
 The functions are those of `work.py`, whichever runner calls them.
 """
 
+import itertools
 import os
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from types import TracebackType
@@ -19,6 +21,9 @@ from components.common.errors import FlowersError
 
 T = TypeVar("T")
 R = TypeVar("R")
+# Tasks begun for each worker before their results are asked for: so many that the workers do not
+# run out while the process that sends them has something else to do, such as drawing a page.
+_AHEAD = 8
 
 
 class Runner(Protocol):
@@ -26,6 +31,9 @@ class Runner(Protocol):
 
     def map(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         """The results of `work`, in the order of the tasks.
+
+        The work may begin with the call or with the first result that is asked for; it is done
+        once all results are taken.
 
         Args:
             work: A function of a module, which may run in another process.
@@ -69,21 +77,31 @@ class LocalRunner:
         """The results of `work`, in the order of the tasks; see `Runner`."""
         pool = self._pool
         if pool is None:
-            yield from map(work, tasks)
-            return
-        pending: deque[Future[R]] = deque()
-        try:
-            for task in tasks:
-                pending.append(pool.submit(work, task))
-                if len(pending) > 2 * self._workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        except BrokenProcessPool as error:
-            raise FlowersError(
-                "a worker process was killed, most often for lack of memory: use fewer --workers, "
-                "or remove photos of very many pixels"
-            ) from error
+            return map(work, tasks)
+        further = (pool.submit(work, task) for task in tasks)
+        with _lost_worker_explained():
+            begun = deque(itertools.islice(further, _AHEAD * self._workers))
+        return _in_order(begun, further)
+
+
+def _in_order(begun: deque[Future[R]], further: Iterator[Future[R]]) -> Iterator[R]:
+    """Waits for one after the other, and begins another for each."""
+    with _lost_worker_explained():
+        while begun:
+            result = begun.popleft().result()
+            begun.extend(itertools.islice(further, 1))
+            yield result
+
+
+@contextmanager
+def _lost_worker_explained() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise FlowersError(
+            "a worker process was killed, most often for lack of memory: use fewer --workers, "
+            "or remove photos of very many pixels"
+        ) from error
 
 
 def _context() -> BaseContext:

@@ -1,19 +1,21 @@
 """The two functions that do all the work, wherever they run.
 
-`prepare_part` turns a run of photos into a file of images; `write_shard` turns a row of such images
-into a shard. Between the two, one process decides what goes where (`plan.py`). Both write what
-their task says and nothing else, so the same task gives the same bytes in a process of this machine
-and on a worker of Dataflow, once or several times.
+`prepare_part` turns a run of photos into a file of records; `write_shard` puts such records into a
+shard. Between the two, one process decides what goes where (`plan.py`). Both write what their task
+says and nothing else, so the same task gives the same bytes in a process of this machine and on a
+worker of Dataflow, once or several times.
 """
 
 import dataclasses
 import hashlib
+import io
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from components.common import storage
-from components.common.example_proto import encode_example
-from components.common.tfrecords import frame
+from components.common.example_proto import IMAGE, Features, encode_example
+from components.common.tfrecords import frame, read_records
 from components.ingest_examples.ledger import Row
 from components.ingest_examples.photos import Prepared, Reason, prepare
 from components.ingest_examples.sources.base import NO_LABEL, Photo, Reader
@@ -26,23 +28,24 @@ class PartTask:
     Attributes:
         reader: Reads them.
         photos: Neighbours in the listing.
+        class_names: Every class, in label order.
         image_size: Side of the stored square images, in pixels.
-        place: File to write, the images one after the other.
+        place: File to write, the records one after the other.
     """
 
     reader: Reader
     photos: tuple[Photo, ...]
+    class_names: tuple[str, ...]
     image_size: int
     place: str
 
 
-class Image(NamedTuple):
-    """A prepared image, where it lies, and its label."""
+class Span(NamedTuple):
+    """Where a record lies: a file, and offset and length in it, in bytes."""
 
     place: str
     offset: int
     length: int
-    label: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,25 +54,27 @@ class ShardTask:
 
     Attributes:
         place: File to write.
-        images: Its examples, in order.
-        class_names: Every class, in label order.
-        image_size: Side of the images, in pixels.
+        records: Its examples, in order.
     """
 
     place: str
-    images: tuple[Image, ...]
-    class_names: tuple[str, ...]
-    image_size: int
+    records: tuple[Span, ...]
 
 
 def prepare_part(task: PartTask) -> list[Row]:
     """Reads, checks, crops, resizes and encodes photos; a row for each, in order."""
     contents = iter(task.reader.read([photo for photo in task.photos if not photo.damage]))
-    rows, images, offset = [], [], 0
+    labels = {name: label for label, name in enumerate(task.class_names)}
+    rows, records, offset = [], [], 0
     for photo in task.photos:
         ready = (
             _rejected(photo.damage) if photo.damage else prepare(next(contents), task.image_size)
         )
+        payload = record = b""
+        if ready.jpeg:
+            label = labels[photo.class_name]
+            payload = encode_example(ready.jpeg, label, task.class_names, task.image_size)
+            record = frame(payload)
         rows.append(
             Row(
                 ready.sha256,
@@ -77,14 +82,15 @@ def prepare_part(task: PartTask) -> list[Row]:
                 ready.width,
                 ready.height,
                 offset,
-                len(ready.jpeg),
+                len(record),
+                hashlib.sha256(payload).digest(),
                 ready.reason,
                 ready.detail,
             )
         )
-        images.append(ready.jpeg)
-        offset += len(ready.jpeg)
-    storage.write(task.place, b"".join(images))
+        records.append(record)
+        offset += len(record)
+    storage.write(task.place, b"".join(records))
     return rows
 
 
@@ -93,26 +99,29 @@ def _rejected(damage: str) -> Prepared:
     return Prepared(reason=reason, detail=damage)
 
 
-def write_shard(task: ShardTask) -> list[bytes]:
-    """Writes a shard; the SHA-256 of each of its records, in order."""
-    jpegs = read_images(task.images)
-    digests, records = [], []
-    for jpeg, image in zip(jpegs, task.images, strict=True):
-        payload = encode_example(jpeg, image.label, task.class_names, task.image_size)
-        digests.append(hashlib.sha256(payload).digest())
-        records.append(frame(payload))
-    storage.write(task.place, b"".join(records))
-    return digests
+def write_shard(task: ShardTask) -> None:
+    """Writes a shard, and waits for the disk here, where others need not wait too."""
+    storage.write(task.place, b"".join(_read(task.records)), flush=True)
 
 
-def read_images(images: tuple[Image, ...]) -> list[bytes]:
-    """Reads prepared images, in order; each file is opened once."""
+def read_images(records: Sequence[Span]) -> list[bytes]:
+    """The encoded images of records, in order."""
+    images = []
+    for content in _read(records):
+        (record,) = read_records(io.BytesIO(content))
+        assert record.payload is not None, record.damage
+        images.append(Features(record.payload).bytes(IMAGE))
+    return images
+
+
+def _read(records: Sequence[Span]) -> list[bytes]:
+    """Reads records, in order; each file is opened once."""
     by_place: dict[str, list[int]] = defaultdict(list)
-    for index, image in enumerate(images):
-        by_place[image.place].append(index)
-    jpegs = [b""] * len(images)
+    for index, record in enumerate(records):
+        by_place[record.place].append(index)
+    contents = [b""] * len(records)
     for place, indices in by_place.items():
-        spans = [(images[index].offset, images[index].length) for index in indices]
-        for index, jpeg in zip(indices, storage.read_spans(place, spans), strict=True):
-            jpegs[index] = jpeg
-    return jpegs
+        spans = [(records[index].offset, records[index].length) for index in indices]
+        for index, content in zip(indices, storage.read_spans(place, spans), strict=True):
+            contents[index] = content
+    return contents

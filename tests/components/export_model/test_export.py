@@ -127,7 +127,7 @@ def test_takes_png_too(serve):
 def test_prepares_a_photo_as_ingestion_does(serve, model):
     photo = synthetic.render_flower("sunflowers", 3, 0)
     jpeg = encoded(photo, quality=95, subsampling=0)
-    prepared = np.asarray(fill(Image.open(io.BytesIO(jpeg)), 32))
+    prepared = fill(np.asarray(Image.open(io.BytesIO(jpeg))), 32)
     expected = load_model(model).predict_on_batch(prepared[np.newaxis])
     received = serve(image_bytes=tf.constant([jpeg]))["probabilities"].numpy()
     np.testing.assert_allclose(received, expected, atol=0.01)

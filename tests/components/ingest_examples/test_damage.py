@@ -82,7 +82,13 @@ def test_no_input_hangs(count: int, tmp_path: Path) -> None:
     for name, content in damaged_inputs(min(count, 150)):
         (tmp_path / "photo").write_bytes(content)
         began = time.monotonic()
-        task = PartTask(_Bytes(content), source.photos[:1], SIZE, str(tmp_path / "part"))  # type: ignore[arg-type]
+        task = PartTask(
+            _Bytes(content),  # type: ignore[arg-type]
+            tuple(source.photos[:1]),
+            source.class_names,
+            SIZE,
+            str(tmp_path / "part"),
+        )
         (row,) = prepare_part(task)
         assert (row.reason is None) == (row.length > 0)
         if time.monotonic() - began > SECONDS_EACH:
@@ -117,7 +123,13 @@ def test_damaged_shards_lose_no_record_silently(count: int, tmp_path: Path) -> N
                 seen["refused"] += 1
                 continue
             rows = prepare_part(
-                PartTask(source.reader, tuple(source.photos), SIZE, str(root / "part"))
+                PartTask(
+                    source.reader,
+                    tuple(source.photos),
+                    source.class_names,
+                    SIZE,
+                    str(root / "part"),
+                )
             )
         assert len(rows) == len(source.photos) >= 24
         written = sum(row.reason is None for row in rows)

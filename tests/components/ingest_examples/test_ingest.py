@@ -15,13 +15,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from components.common.dataset import SPLITS, load_dataset
+from components.common.dataset import SPLITS, fingerprint, load_dataset
 from components.common.errors import ConfigError, DataError
 from components.common.examples import parse_example
 from components.common.tfrecords import read_shard
+from components.ingest_examples import ingest as module
 from components.ingest_examples.config import IngestConfig, PhotosConfig
 from components.ingest_examples.ingest import ingest
 from components.ingest_examples.ledger import Entry, IngestResult
@@ -76,7 +78,8 @@ def entry_of(result: IngestResult, name: str) -> Entry:
 def split_of(image: Image.Image) -> str:
     config = IngestConfig()
     fractions = Fractions(config.validation_fraction, config.test_fraction)
-    return choose_split(f"phash:{perceptual_hash(image):016x}", fractions, config.split_salt)
+    phash = perceptual_hash(np.asarray(image))
+    return choose_split(f"phash:{phash:016x}", fractions, config.split_salt)
 
 
 def look_alikes(label: int, number: int) -> Iterator[Image.Image]:
@@ -88,7 +91,7 @@ def look_alikes(label: int, number: int) -> Iterator[Image.Image]:
 
 
 def bits_between(one: Image.Image, other: Image.Image) -> int:
-    return (perceptual_hash(one) ^ perceptual_hash(other)).bit_count()
+    return (perceptual_hash(np.asarray(one)) ^ perceptual_hash(np.asarray(other))).bit_count()
 
 
 def look_alike_in(split: str, label: int, number: int) -> Image.Image:
@@ -159,7 +162,7 @@ def damaged(photos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Da
     (folder / "secret").write_bytes(encode(draw_photo(0, 1_001)))
     (root / "circles" / "link.jpg").symlink_to(folder / "secret")
     for split in ("train", "test"):
-        image = look_alike_in(split, 1, 1_002)
+        image = look_alike_in(split, 0, 1_002)
         (root / "squares" / f"look-{split}.png").write_bytes(encode(image, "PNG"))
     result = run(root, folder, max_reject_fraction=0.2)
     return Damaged(result, (folder / "report.html").read_text(encoding="utf-8"))
@@ -254,6 +257,15 @@ def test_classes_are_mixed_within_a_shard(ingested: IngestResult) -> None:
 
 def test_description_is_that_of_the_result(ingested: IngestResult) -> None:
     assert load_dataset(ingested.dataset.path) == ingested.dataset
+
+
+def test_fingerprint_is_that_of_the_records_in_the_shards(ingested: IngestResult) -> None:
+    digests = [
+        (split, hashlib.sha256(payload).digest())
+        for split in SPLITS
+        for payload in payloads(ingested, split)
+    ]
+    assert ingested.dataset.fingerprint == fingerprint(digests)
 
 
 def test_output_holds_nothing_else(ingested: IngestResult) -> None:
@@ -499,6 +511,18 @@ def test_nothing_is_left_of_a_run_that_failed(photos_folder: Path, tmp_path: Pat
     with pytest.raises(DataError):
         run(root, output)
     assert list(output.iterdir()) == []
+
+
+def test_nothing_is_left_where_the_page_fails_while_shards_are_written(
+    photos_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_report", fail)
+    with pytest.raises(OSError, match="No space left"):
+        run(photos_folder, tmp_path, workers=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_output_that_exists_is_not_overwritten(photos_folder: Path, tmp_path: Path) -> None:

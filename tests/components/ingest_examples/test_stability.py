@@ -55,7 +55,7 @@ def splits_of(photos: list[tuple[str, str, int]]) -> dict[str, str]:
     listed = [Photo(name, kind) for name, (_, kind, _) in zip(names, photos, strict=True)]
     ledger = Ledger(listed, groups)
     rows = [
-        Row((value + 1).to_bytes(32, "big"), value, 64, 64, 0, 1, None, "")
+        Row((value + 1).to_bytes(32, "big"), value, 64, 64, 0, 1, bytes(32), None, "")
         for _, _, value in photos
     ]
     ledger.take(0, 0, rows)
@@ -96,7 +96,7 @@ def test_the_same_rule_is_accepted(photos_folder: Path, earlier: Path, tmp_path:
     ("options", "message"),
     [
         ({"split_salt": ""}, "salt 'flowers' is now ''"),
-        ({"test_fraction": 0.2}, "test_fraction 0.15 is now 0.2"),
+        ({"test_fraction": 0.25}, "test_fraction 0.15 is now 0.25"),
         ({"validation_fraction": 0.2}, "validation_fraction 0.1 is now 0.2"),
     ],
 )
