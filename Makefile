@@ -57,7 +57,7 @@ format: $(VENV)/dev.installed ## Format the code
 
 lock: ## Pin every dependency anew, with hashes; needs uv
 	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker --extra vertex \
-		--extra dev -o $(LOCKS)/dev.txt
+		--extra kubeflow --extra dev -o $(LOCKS)/dev.txt
 	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker \
 		-c $(LOCKS)/dev.txt -o $(LOCKS)/local.txt
 	$(UV_COMPILE) $(LOCKS)/cpu.in -o $(LOCKS)/cpu.txt

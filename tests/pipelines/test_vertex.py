@@ -15,6 +15,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from components.common import vertex as connection
 from components.common.cli import run_cli
 from components.common.errors import ConfigError
+from components.common.patience import Patience
 from pipelines import triggers
 from pipelines.cli import flowers
 from pipelines.targets import vertex as runs
@@ -28,10 +29,7 @@ State = v1.PipelineTaskDetail.State
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    patience = connection.Patience(
-        request=10.0, first_wait=0.0, tries=4, operation=5.0, poll=0.0, settle=0.05
-    )
-    monkeypatch.setattr(connection, "PATIENT", patience)
+    patience = Patience(request=10.0, first_wait=0.0, tries=4, operation=5.0, poll=0.0, settle=0.05)
     monkeypatch.setattr(connection.Vertex.__init__, "__defaults__", (patience,))
 
 
@@ -382,7 +380,7 @@ class TestSchedule:
     def test_list_show_pause_resume_update_delete(self, fake, here, capsys):
         self.create(fake, here, capsys, "--max-runs", "7", "--end", "2999-01-01T00:00")
         name = ["--name", "weekly", *PLACE]
-        assert run(capsys, "schedule", "list", *PLACE)[1] == "weekly  active  TZ=UTC 0 3 * * 1\n"
+        assert run(capsys, "schedule", "list", *PLACE)[1] == "weekly  active  0 3 * * 1  UTC\n"
         shown = run(capsys, "schedule", "show", *name)[1]
         assert "runs         0 of 7" in shown
         assert shown.count("next run") == 3
