@@ -11,13 +11,15 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from cronsim import CronSim, CronSimError
 from google.cloud import aiplatform_v1 as v1
 from google.protobuf import json_format
+
+from tests.fakes.servers import serve
 
 PROJECT, REGION = "my-project", "europe-west4"
 PARENT = f"projects/{PROJECT}/locations/{REGION}"
@@ -590,13 +592,5 @@ def serve_vertex() -> Iterator[tuple[FakeVertex, str]]:
     """Starts the server; gives its state and its address."""
     fake = FakeVertex()
     handler = type("Handler", (_Handler,), {"fake": fake})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield fake, f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serve(handler) as address:
+        yield fake, address

@@ -13,17 +13,15 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.common import vertex as connection
-from components.common.cli import run_cli
 from components.common.errors import ConfigError
 from components.common.patience import Patience
 from pipelines import triggers
-from pipelines.cli import flowers
 from pipelines.targets import vertex as runs
 from pipelines.targets.vertex_config import VertexTarget
+from tests.commands import DIGEST, lock_images, run
 from tests.fakes.vertex import FAULTS, PARENT, PROJECT, REGION, serve_vertex
 
 PHOTOS = ["--images", "gs://bucket/photos"]
-DIGEST = "sha256:" + "a" * 64
 State = v1.PipelineTaskDetail.State
 
 
@@ -52,23 +50,6 @@ def here(tmp_path, monkeypatch):
 def write_target(folder, **changes):
     content = {"project": PROJECT, "region": REGION, "pipeline_root": "gs://bucket/root"} | changes
     (folder / "vertex.yaml").write_text(yaml.safe_dump(content))
-
-
-def lock_images(folder, fake, pushed=("cpu", "gpu", "deploy")):
-    """A lock file of images in the registry of the fake."""
-    images = {
-        name: f"{fake.host}/repo/flowers-{name}@{DIGEST}" for name in ("cpu", "gpu", "deploy")
-    }
-    fake.images |= {f"repo/flowers-{name}@{DIGEST}" for name in pushed}
-    (folder / "lock.json").write_text(json.dumps({"commit": "a" * 40, "images": images}))
-
-
-def run(capsys, *arguments):
-    """Exit code and what was printed."""
-    with pytest.raises(SystemExit) as exit_:
-        run_cli(flowers, list(arguments))
-    printed = capsys.readouterr()
-    return exit_.value.code, printed.out, printed.err
 
 
 SUBMIT = ["submit", *PHOTOS, "--config", "vertex.yaml", "--image-lock", "lock.json"]
