@@ -37,7 +37,7 @@ TARGET_FLAGS = {
     ),
 }
 # Flags that say where, for commands that run nothing.
-PLACE_FLAGS = ("project", "region", "pipeline_root", "host", "namespace")
+PLACE_FLAGS = ("project", "region", "pipeline_root", "host", "namespace", "queue")
 _TARGET_HELP = {
     "project": "Vertex AI: id of the Google Cloud project.",
     "region": "Vertex AI: region, e.g. europe-west4.",

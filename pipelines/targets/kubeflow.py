@@ -23,6 +23,7 @@ from pipelines.targets.runs import Progress, Step, follow, is_step, refuse
 
 _PASSING = {429, 500, 502, 503, 504}
 _CONNECT = 15.0
+_ADDRESS = "is the address right, and kubectl port-forward running?"
 # How urllib3 begins its messages.
 _OBJECT = re.compile(r"<[^>]+>: |\w+\(host=[^)]*\): ")
 # What Kubeflow Pipelines lists beside the tasks of the graph.
@@ -87,14 +88,18 @@ class Kubeflow(Service):
         return token
 
     def _health(self, call: Callable[..., Any]) -> Any:
+        """Asks once whether the host is Kubeflow Pipelines, and lets the client in."""
+        host = f"--host {self.target.host}"
         try:
-            return call(_request_timeout=_CONNECT)
+            answer = call(_request_timeout=_CONNECT)
         except Exception as error:
             problem = self.translate(error)
-            raise ConfigError(
-                f"--host {self.target.host}: {problem}; is the address right, or kubectl "
-                "port-forward running?"
-            ) from error
+            hint = "" if isinstance(problem, ConfigError) else f"; {_ADDRESS}"
+            raise ConfigError(f"{host}: {problem}{hint}") from error
+        # Of a page, such as one to log in on, KFP's client makes an empty answer.
+        if all(value is None for value in answer.to_dict().values()):
+            raise ConfigError(f"{host}: what answers is not Kubeflow Pipelines; {_ADDRESS}")
+        return answer
 
     def may_pass(self, error: Exception) -> bool:
         """Whether the same request may succeed in a while."""

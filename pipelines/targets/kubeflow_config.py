@@ -130,7 +130,8 @@ class KubeflowTarget:
         service_account: Kubernetes service account the steps run as; empty for the installation's.
         image_pull_secrets: Secrets to pull images with.
         user: User and group id of the steps; that of the images, which is not root.
-        kueue: Whether Kueue admits the pods of this cluster; then a queue must be named.
+        kueue: Whether Kueue hands out the accelerators of this cluster; then a queue must be
+            named.
         queue: Local queue of Kueue that the training pod waits in.
         caching: Whether a step whose inputs did not change is skipped. Ingestion and deployment
             look at the world and never are.
@@ -174,8 +175,7 @@ class KubeflowTarget:
         check("user", self.user, Range(1, 2**31 - 1))
         if self.kueue and not self.queue:
             raise ConfigError(
-                "queue: missing, and Kueue admits no pod without one; `kubectl get localqueues` "
-                "lists them"
+                "queue: missing, and kueue: true needs one; `kubectl get localqueues` lists them"
             )
         if self.registry and not self.registry.startswith(SCHEME):
             raise ConfigError(f"registry: expected {SCHEME}PROJECT/REGION, got {self.registry!r}")

@@ -19,6 +19,8 @@ _QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _SPOT_LABEL = "cloud.google.com/gke-spot"
 _GPU_LABEL = "cloud.google.com/gke-accelerator"
 _GPU_RESOURCE = "nvidia.com/gpu"
+# By what an admission policy knows the pods of the steps; see docs/gke-tpu.md.
+_PART_OF = "app.kubernetes.io/part-of"
 # All that a step writes outside its outputs is here, so that the root may be read-only.
 _SCRATCH = "/tmp"  # noqa: S108
 
@@ -83,6 +85,7 @@ def _with_pods(body: Callable[..., None], target: KubeflowTarget) -> Callable[..
 def _set_identity(task: Any, target: KubeflowTarget) -> None:
     """Who the container is. That it gains no privilege is set by Kubeflow Pipelines itself."""
     kubernetes = _kubernetes()
+    kubernetes.add_pod_label(task, _PART_OF, "flowers")
     kubernetes.set_security_context(
         task, run_as_user=target.user, run_as_group=target.user, run_as_non_root=True
     )

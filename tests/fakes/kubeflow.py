@@ -51,12 +51,13 @@ class FakeKubeflow:
         faults: Number of a request -> its fault; counted from 0.
         token: What a request must show; empty for nothing.
         multi_user: Whether every list needs a namespace.
+        page: What is answered to everything, in place of JSON; empty for nothing.
     """
 
     def __init__(self):
         self.experiments, self.runs, self.recurring = {}, {}, {}
         self.faults, self.requests, self.bodies = {}, [], []
-        self.token, self.multi_user = "", False
+        self.token, self.multi_user, self.page = "", False, ""
         self.lock = threading.RLock()
         self.clock = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 
@@ -273,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
         return 404, {"message": f"{self.command} {path}: no such method"}
 
     def answer(self, code, content):
-        payload = json.dumps(content).encode()
+        payload = (self.fake.page or json.dumps(content)).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(payload)))

@@ -69,7 +69,7 @@ def make_pod(documents, task, service_account="pipeline-runner"):
 
 def resources(given):
     """Requests and limits; of an accelerator the limit, which the request follows."""
-    found = {"requests": {}, "limits": {}}
+    found: dict[str, dict[str, str]] = {"requests": {}, "limits": {}}
     for key, name in (("Cpu", "cpu"), ("Memory", "memory")):
         for kind, place in (("Request", "requests"), ("Limit", "limits")):
             if f"resource{key}{kind}" in given:

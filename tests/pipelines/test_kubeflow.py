@@ -2,8 +2,11 @@
 
 import datetime
 import json
+import re
+import shlex
 from typing import Any
 
+import click
 import kubernetes_validate
 import pytest
 import yaml
@@ -12,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.common import vertex as connection
+from components.common.config import build
 from components.common.errors import ConfigError
 from components.common.patience import Patience
+from pipelines.cli import flowers
 from pipelines.targets import kubeflow as runs
 from pipelines.targets.kubeflow_config import TOKEN_VARIABLE, KubeflowTarget
 from pipelines.targets.kubeflow_schedules import (
@@ -38,6 +43,7 @@ CREATE = [
 # Nobody listens there.
 NOWHERE = "http://127.0.0.1:1"
 TPU = {"machine_type": "ct5lp-hightpu-4t", "accelerator": "TPU", "tpu_topology": "2x2"}
+LABELS = {"app.kubernetes.io/part-of": "flowers"}
 # A release of Kubernetes that GKE has.
 KUBERNETES = "1.33"
 
@@ -189,6 +195,14 @@ class TestChecks:
         assert code == 2
         assert len(err.splitlines()) == 1
         assert "knows of no such thing" in err
+
+    def test_page_to_log_in_on_is_not_taken_for_an_answer(self, ready, capsys):
+        ready.page = "<html>Sign in</html>"
+        code, _, err = run(capsys, *SUBMIT)
+        assert code == 2
+        assert len(err.splitlines()) == 1
+        assert "what answers is not Kubeflow Pipelines" in err
+        assert ready.runs == ready.experiments == {}
 
     def test_all_that_is_missing_is_named_at_once(self, ready, google, here, capsys):
         google.buckets.clear()
@@ -579,7 +593,7 @@ class TestCompile:
             "google.com/tpu",
             "cloud.google.com/gke-spot",
         }
-        assert pod["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "tpu-queue"}
+        assert pod["metadata"]["labels"] == LABELS | {"kueue.x-k8s.io/queue-name": "tpu-queue"}
         assert pod["spec"]["activeDeadlineSeconds"] == 6 * 3600
         assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
@@ -612,7 +626,7 @@ class TestCompile:
         for name in set(documents[0]["deploymentSpec"]["executors"]) - {"exec-train-model"}:
             pod = make_pod(documents, name.removeprefix("exec-"))
             assert not {"nodeSelector", "tolerations"} & set(pod["spec"])
-            assert pod["metadata"]["labels"] == {}
+            assert pod["metadata"]["labels"] == LABELS
 
 
 def test_gpu_is_a_limit_with_its_node(here, capsys):
@@ -626,3 +640,50 @@ def test_gpu_is_a_limit_with_its_node(here, capsys):
     assert container["resources"]["limits"] == {"nvidia.com/gpu": "2"}
     assert pod["spec"]["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}
     kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+
+
+class TestDocs:
+    @pytest.fixture
+    def blocks(self, repository):
+        text = (repository / "docs" / "gke-tpu.md").read_text()
+        return re.findall(r"```(yaml|console)\n(.*?)```", text, re.DOTALL)
+
+    def test_target_file_is_one(self, blocks):
+        (content,) = [yaml.safe_load(text) for kind, text in blocks if text.startswith("host:")]
+        assert build(KubeflowTarget, content).train.accelerator == "TPU"
+
+    def test_manifests_are_of_kubernetes(self, blocks):
+        manifests = [
+            one
+            for kind, text in blocks
+            if kind == "yaml" and "apiVersion" in text
+            for one in yaml.safe_load_all(text)
+        ]
+        checked = [one for one in manifests if "kueue" not in one["apiVersion"]]
+        assert {one["kind"] for one in checked} == {
+            "MutatingAdmissionPolicy",
+            "MutatingAdmissionPolicyBinding",
+        }
+        for one in checked:
+            kubernetes_validate.validate(one, "1.36", strict=True)
+        (policy, _) = checked
+        assert LABELS["app.kubernetes.io/part-of"] in str(policy["spec"]["matchConditions"])
+
+    def test_commands_are_there(self, blocks):
+        commands = [
+            shlex.split(line.removeprefix("$ flowers "))
+            for kind, text in blocks
+            if kind == "console"
+            for line in text.replace("\\\n", " ").splitlines()
+            if line.startswith("$ flowers ")
+        ]
+        assert len(commands) > 5
+        for words in commands:
+            command: click.Command = flowers
+            while isinstance(command, click.Group):
+                found = command.get_command(click.Context(command), words.pop(0))
+                assert found, words
+                command = found
+            known = {flag for parameter in command.params for flag in parameter.opts}
+            flags = {word for word in words if word.startswith("--")}
+            assert flags <= known, flags - known
