@@ -84,7 +84,7 @@ def take_target(target: str, arguments: dict[str, Any]) -> Any:
 
     config: Path | None = arguments.pop("config")
     flags = {name: arguments.pop(name) for name in ALL_FLAGS if name in arguments}
-    for name in set(flags) - set(TARGET_FLAGS[target]):
+    for name in [one for one in flags if one not in TARGET_FLAGS[target]]:
         if flags.pop(name) is not None:
             others = " or ".join(one for one, names in TARGET_FLAGS.items() if name in names)
             raise ConfigError(f"--{name.replace('_', '-')}: goes with --target {others}")

@@ -61,7 +61,8 @@ def _can_ask(image: str) -> bool:
     found = _DIGEST.fullmatch(image)
     if not found:
         return False
-    return found["host"].endswith((".pkg.dev", "gcr.io")) or found["host"].startswith(_HERE)
+    host = found["host"]
+    return host == "gcr.io" or host.endswith((".pkg.dev", ".gcr.io")) or host.startswith(_HERE)
 
 
 def _unpinned(spec: dict[str, Any]) -> list[str]:

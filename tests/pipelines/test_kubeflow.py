@@ -20,6 +20,7 @@ from components.common.errors import ConfigError
 from components.common.patience import Patience
 from pipelines.cli import flowers
 from pipelines.targets import kubeflow as runs
+from pipelines.targets import preflight
 from pipelines.targets.kubeflow_config import TOKEN_VARIABLE, KubeflowTarget
 from pipelines.targets.kubeflow_schedules import (
     KubeflowSchedules,
@@ -266,6 +267,28 @@ class TestChecks:
         assert len(err.splitlines()) == 1
         assert all(word in err for word in words), err
         assert fake.requests == []
+
+    @pytest.mark.parametrize(
+        ("host", "asked"),
+        [
+            ("europe-docker.pkg.dev", True),
+            ("gcr.io", True),
+            ("eu.gcr.io", True),
+            ("127.0.0.1:5000", True),
+            ("notgcr.io", False),
+            ("pkg.dev.example.com", False),
+            ("docker.io", False),
+        ],
+    )
+    def test_credential_of_google_goes_to_google_only(self, host, asked, monkeypatch):
+        shown = []
+        monkeypatch.setattr(preflight, "_token", lambda: "secret")
+        monkeypatch.setattr(preflight, "_check_image", lambda *given: shown.append(given))
+        image = f"{host}/repo/cpu@{DIGEST}"
+        spec = {"deploymentSpec": {"executors": {"a": {"container": {"image": image}}}}}
+        spec |= {"root": {}, "components": {}}
+        assert preflight.find_problems(spec, "", lambda: None) == []
+        assert shown == ([(image, "secret")] if asked else [])
 
     @pytest.mark.parametrize("flag", ["--project", "--region"])
     def test_flag_of_another_target_is_refused(self, ready, capsys, flag):
