@@ -74,7 +74,7 @@ class FakeKubeflow:
     # Experiments.
 
     def list_experiments(self, _body, query):
-        return {"experiments": self.select(self.experiments, query)}
+        return self.page_of("experiments", self.experiments, query)
 
     def create_experiment(self, body, _query):
         if not body.get("display_name"):
@@ -90,7 +90,7 @@ class FakeKubeflow:
         return self.add(self.runs, "run_id", body | {"state": "PENDING"})
 
     def list_runs(self, _body, query):
-        return {"runs": self.select(self.runs, query)}
+        return self.page_of("runs", self.runs, query)
 
     def get_run(self, _body, _query, key):
         if key not in self.runs:
@@ -110,7 +110,7 @@ class FakeKubeflow:
         return self.add(self.recurring, "recurring_run_id", body | {"status": status})
 
     def list_recurring(self, _body, query):
-        return {"recurringRuns": self.select(self.recurring, query)}
+        return self.page_of("recurringRuns", self.recurring, query)
 
     def schedule(self, key):
         if key not in self.recurring:
@@ -146,6 +146,12 @@ class FakeKubeflow:
         name = str(uuid.uuid4())
         place[name] = body | {key: name, "created_at": self.now()}
         return place[name]
+
+    def page_of(self, key, place, query):
+        found = self.select(place, query)
+        start, size = int(query.get("page_token") or 0), int(query.get("page_size") or 10)
+        more = {"next_page_token": str(start + size)} if start + size < len(found) else {}
+        return {key: found[start : start + size]} | more
 
     def select(self, place, query):
         if self.multi_user and not (query.get("namespace") or query.get("experiment_id")):

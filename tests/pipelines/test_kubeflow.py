@@ -4,6 +4,7 @@ import datetime
 import json
 import re
 import shlex
+import sys
 from typing import Any
 
 import click
@@ -413,6 +414,18 @@ class TestSchedule:
         assert code == 2
         assert "there is no such schedule; there are: none" in err
 
+    def test_all_pages_are_read(self, fake, documents):
+        kubeflow = runs.Kubeflow(KubeflowTarget(fake.address))
+        kubeflow.experiment()
+        (experiment,) = fake.experiments
+        names = [f"schedule-{number:03}" for number in range(205)]
+        for name in names:
+            body = {"display_name": name, "experiment_id": experiment, "status": "ENABLED"}
+            fake.add(fake.recurring, "recurring_run_id", body)
+        schedules = KubeflowSchedules(kubeflow)
+        assert [one.display_name for one in schedules.all()] == names
+        assert schedules.view(schedules.find("schedule-204")).cron == "none"
+
     def test_dry_run_sends_nothing(self, ready, capsys):
         code, out, _ = run(capsys, *CREATE, "--dry-run")
         assert (code, ready.requests) == (0, [])
@@ -650,6 +663,16 @@ class TestCompile:
             pod = make_pod(documents, name.removeprefix("exec-"))
             assert not {"nodeSelector", "tolerations"} & set(pod["spec"])
             assert pod["metadata"]["labels"] == LABELS
+
+
+def test_without_kfp_kubernetes_it_says_what_to_install(here, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kfp.kubernetes", None)
+    monkeypatch.delattr("kfp.kubernetes", raising=False)
+    write_target(here)
+    code, _, err = run(capsys, "compile", *PHOTOS, *PLACE, "--output", "p.yaml")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "pip install 'flowers[kubeflow]'" in err
+    assert not (here / "p.yaml").exists()
 
 
 def test_gpu_is_a_limit_with_its_node(here, capsys):
