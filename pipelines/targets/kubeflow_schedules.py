@@ -9,7 +9,7 @@ from components.common.errors import ConfigError
 from components.common.patience import NotFoundError
 from pipelines.targets.kubeflow import Kubeflow, equals, run_request
 from pipelines.targets.kubeflow_config import KubeflowTarget
-from pipelines.targets.schedules import ScheduleConfig, ScheduleView, split_cron
+from pipelines.targets.schedules import ScheduleConfig, ScheduleView, first_of, split_cron
 
 # What Vertex AI's cron has and that of Kubeflow Pipelines has not: last days, n-th weekdays.
 _BEYOND = re.compile(r"\dL|#")
@@ -111,11 +111,7 @@ class KubeflowSchedules:
         Raises:
             ConfigError: There is none; lists those there are.
         """
-        found = self.all(name)
-        if not found:
-            names = ", ".join(sorted(one.display_name for one in self.all())) or "none"
-            raise ConfigError(f"--name {name!r}: there is no such schedule; there are: {names}")
-        return found[0]
+        return first_of(self.all, name)
 
     @staticmethod
     def view(schedule: Any) -> ScheduleView:

@@ -166,6 +166,23 @@ class ScheduleView(NamedTuple):
     concurrency: int
 
 
+def first_of(schedules: Callable[..., list[Any]], name: str) -> Any:
+    """The oldest schedule of a name.
+
+    Args:
+        schedules: Gives those of a name, or without one all of them.
+        name: The name.
+
+    Raises:
+        ConfigError: There is none; lists those there are.
+    """
+    found = schedules(name)
+    if not found:
+        names = ", ".join(sorted(one.display_name for one in schedules())) or "none"
+        raise ConfigError(f"--name {name!r}: there is no such schedule; there are: {names}")
+    return found[0]
+
+
 class Schedules:
     """The schedules of a project and region."""
 
@@ -187,11 +204,7 @@ class Schedules:
         Raises:
             ConfigError: There is none; lists those there are.
         """
-        found = self.all(name)
-        if not found:
-            names = ", ".join(sorted(one.display_name for one in self.all())) or "none"
-            raise ConfigError(f"--name {name!r}: there is no such schedule; there are: {names}")
-        return found[0]
+        return first_of(self.all, name)
 
     @staticmethod
     def view(schedule: Any) -> ScheduleView:

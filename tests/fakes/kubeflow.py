@@ -13,15 +13,13 @@ import threading
 import uuid
 import zoneinfo
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from tests.fakes.servers import serve
+from tests.fakes.servers import FakeHandler, serve
 
 FAULTS = ("500", "503", "lost")
 # Field of a cron -> its least and greatest number, seconds first.
@@ -236,62 +234,31 @@ ROUTES = [
 ]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    # Without it a small answer waits 40 ms for the acknowledgement of its head.
-    disable_nagle_algorithm = True
-    fake: FakeKubeflow
-
-    def log_message(self, *_arguments):
-        """Says nothing."""
-
-    def handle_one(self):
-        length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length) or b"{}")
-        url = urlsplit(self.path)
-        query = {key: values[-1] for key, values in parse_qs(url.query).items()}
-        with self.fake.lock:
-            fault = self.fake.faults.get(len(self.fake.requests))
-            self.fake.requests.append(f"{self.command} {url.path}")
-            if fault in {"500", "503"}:
-                self.answer(int(fault), {"message": "told to fail"})
-                return
-            self.fake.bodies.append(body)
-            code, content = self.result(url.path, body, query)
-        if fault == "lost":
-            # The change is made, and the connection ends before a byte of the answer.
-            self.close_connection = True
-            return
-        self.answer(code, content)
-
-    do_GET = do_POST = do_DELETE = handle_one  # noqa: N815
-
+class _Handler(FakeHandler):
     def result(self, path, body, query):
+        self.fake.bodies.append(body)
         shown = self.headers.get("authorization", "")
         if self.fake.token and shown != f"Bearer {self.fake.token}":
-            return 401, {"message": "the token is not valid"}
+            return 401, self.error(401, "the token is not valid", "UNAUTHENTICATED")
         for method, pattern, handler in ROUTES:
             found = pattern.fullmatch(path)
             if found and method == self.command:
                 try:
                     return 200, getattr(self.fake, handler)(body, query, *found.groups())
                 except RefusedError as refused:
-                    return refused.code, {"message": refused.message}
-        return 404, {"message": f"{self.command} {path}: no such method"}
+                    return refused.code, self.error(refused.code, refused.message, "")
+        return 404, self.error(404, f"{self.command} {path}: no such method", "NOT_FOUND")
 
-    def answer(self, code, content):
-        payload = (self.fake.page or json.dumps(content)).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
+    def error(self, code, message, _status):
+        return {"code": code, "message": message}
+
+    def render(self, content):
+        return self.fake.page or super().render(content)
 
 
 @contextlib.contextmanager
 def serve_kubeflow() -> Iterator[tuple[Any, str]]:
     """Starts the server; gives its state and its address."""
     fake = FakeKubeflow()
-    handler = type("Handler", (_Handler,), {"fake": fake})
-    with serve(handler) as address:
+    with serve(_Handler, fake) as address:
         yield fake, address
