@@ -208,14 +208,4 @@ class KubeflowSchedules:
                 return True
             return None
 
-        def remove() -> None:
-            import kfp_server_api
-
-            try:
-                client.delete_recurring_run(key)
-            except kfp_server_api.ApiException as error:
-                # Of a request that was sent again after its answer was lost.
-                if error.status != 404:
-                    raise
-
-        self._kubeflow.change(done, remove, f"removal of {key}")
+        self._kubeflow.change(done, lambda: client.delete_recurring_run(key), f"removal of {key}")

@@ -180,7 +180,7 @@ class TestSubmit:
 
 
 class TestChecks:
-    def test_host_that_does_not_answer_is_one_line(self, google, here, capsys):
+    def test_host_that_does_not_answer_is_one_line(self, google, here, capsys, caplog):
         write_target(here)
         lock_images(here, google)
         code, out, err = run(capsys, *SUBMIT)
@@ -189,6 +189,8 @@ class TestChecks:
         assert f"--host {NOWHERE}: Kubeflow Pipelines does not answer (" in err
         assert "Connection refused" in err
         assert "object at" not in err
+        # Python prints what a library logs where nobody takes it.
+        assert caplog.records == []
 
     def test_host_that_is_something_else(self, google, here, capsys):
         write_target(here, host=f"http://{google.host}")
