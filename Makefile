@@ -41,8 +41,9 @@ types: $(VENV)/dev.installed ## Check types
 unit: $(VENV)/dev.installed ## Run the tests that need no container engine
 	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults"
 
-test-faults: $(VENV)/dev.installed ## Let every single request of a deployment fail once, in each way
-	$(BIN)/pytest --numprocesses=auto --dist=load -m faults --timeout=900 tests/components/deploy_model $(ARGS)
+test-faults: $(VENV)/dev.installed ## Let every single request of a deployment or a submission fail once
+	$(BIN)/pytest --numprocesses=auto --dist=load -m faults --timeout=900 tests/components/deploy_model \
+		tests/pipelines $(ARGS)
 
 test-docker: $(VENV)/dev.installed ## Build the CPU image and run the tests that need an engine
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m docker tests/containers $(ARGS)
@@ -57,7 +58,7 @@ format: $(VENV)/dev.installed ## Format the code
 
 lock: ## Pin every dependency anew, with hashes; needs uv
 	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker --extra vertex \
-		--extra dev -o $(LOCKS)/dev.txt
+		--extra kubeflow --extra dev -o $(LOCKS)/dev.txt
 	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker \
 		-c $(LOCKS)/dev.txt -o $(LOCKS)/local.txt
 	$(UV_COMPILE) $(LOCKS)/cpu.in -o $(LOCKS)/cpu.txt

@@ -10,8 +10,8 @@ from components.common.cli import PATH, config_options, run_cli, take_config
 from components.common.errors import ConfigError
 from components.ingest_examples.config import PhotosConfig
 from pipelines.commands.options import (
+    ALL_FLAGS,
     SYNTHETIC,
-    TARGET_FLAGS,
     recipe_name,
     recipe_options,
     target_options,
@@ -131,12 +131,12 @@ def _runner(name: str, memory: str | None, image_lock: Path | None) -> Any:
 @click.option("--image-lock", type=PATH, help="File of flowers images build: images by digest.")
 @click.option(
     "--target",
-    type=click.Choice(["kfp", "vertex"]),
+    type=click.Choice(["kfp", "kubeflow", "vertex"]),
     default="kfp",
     show_default=True,
-    help="Plain KFP, or Vertex AI with the machines of --config.",
+    help="Plain KFP, or Kubeflow Pipelines on GKE or Vertex AI with the machines of --config.",
 )
-@target_options(*TARGET_FLAGS)
+@target_options(*ALL_FLAGS)
 def compile_(
     recipe: str | None,
     assignments: tuple[str, ...],
@@ -149,14 +149,15 @@ def compile_(
     from pipelines.targets.compiled import check_output, write_compiled
 
     check_output(output)
-    if target == "vertex":
-        from pipelines.commands.submit import compile_for
-        from pipelines.targets.vertex_pipeline import to_text
-
-        _, spec = compile_for(recipe, assignments, image_lock, arguments)
-        write_compiled(to_text(spec), output)
-    else:
+    if target == "kfp":
         _compile_plain(recipe, assignments, output, image_lock, arguments)
+    else:
+        from pipelines.commands.submit import compile_for
+        from pipelines.targets import kubeflow_pipeline, vertex_pipeline
+
+        _, compiled = compile_for(target, recipe, assignments, image_lock, arguments)
+        backend = kubeflow_pipeline if target == "kubeflow" else vertex_pipeline
+        write_compiled(backend.to_text(compiled), output)
     click.echo(f"compiled to {output}")
 
 
@@ -172,9 +173,9 @@ def _compile_plain(
     from pipelines.targets.compiled import compile_pipeline
 
     photos = take_config(PhotosConfig, arguments)
-    for name in ("config", *TARGET_FLAGS):
+    for name in ("config", *ALL_FLAGS):
         if arguments.get(name) is not None:
-            raise ConfigError(f"--{name.replace('_', '-')}: goes with --target vertex")
+            raise ConfigError(f"--{name.replace('_', '-')}: goes with another --target")
     name = recipe_name(recipe, photos.images)
     parameters = pipeline_parameters(photos, load_recipe(name, assignments))
     compile_pipeline(parameters, output, load_image_lock(image_lock) if image_lock else None)

@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 from components.common.config import read_mapping
 from components.common.errors import ConfigError
 from components.common.vertex import Vertex
+from pipelines.targets.target_files import load_target
 from pipelines.targets.vertex import create_request, submit
-from pipelines.targets.vertex_config import load_target
+from pipelines.targets.vertex_config import VertexTarget
 
 _FINALIZED = "OBJECT_FINALIZE"
 
@@ -86,7 +87,7 @@ def submit_on_new_data(event: Any) -> str | None:
     marker = os.environ.get("FLOWERS_MARKER", "_READY")
     if found is None or found.name.rpartition("/")[2] != marker:
         return None
-    target = load_target(Path(_setting("FLOWERS_CONFIG")), {})
+    target = load_target(VertexTarget, Path(_setting("FLOWERS_CONFIG")), {})
     spec = read_mapping(_setting("FLOWERS_PIPELINE"))
     vertex = Vertex(target.project, target.region)
     folder = found.name.rpartition("/")[0]

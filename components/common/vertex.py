@@ -1,14 +1,10 @@
-"""Vertex AI: where it is, who asks, and requests that may fail once and change nothing twice.
+"""Vertex AI: where it is, who asks, and how its requests fail.
 
 Calls go through the generated REST clients of google-cloud-aiplatform, which are imported when they
 are needed. `FLOWERS_VERTEX_ENDPOINT=http://127.0.0.1:PORT` turns every call to a local server, with
 anonymous credentials; it is there for tests.
-
-A reading call is tried again whenever the fault may pass. A changing call is not: its answer may
-have been lost after the change was made. `Vertex.ensure` looks at the world in between.
 """
 
-import dataclasses
 import functools
 import os
 import re
@@ -17,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from components.common.errors import ConfigError, FlowersError
+from components.common.patience import PATIENT, NotFoundError, Patience, Service
 
 T = TypeVar("T")
 ENDPOINT_VARIABLE = "FLOWERS_VERTEX_ENDPOINT"
@@ -96,39 +93,17 @@ def check_region(region: str) -> None:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Patience:
-    """How long to wait for the service.
-
-    Attributes:
-        request: For one answer, in seconds.
-        first_wait: Before the second try, in seconds; each later wait is twice as long.
-        tries: How often a request is sent.
-        operation: For an operation that the service works on, in seconds.
-        poll: Between two looks at an operation, in seconds.
-        settle: How long a change whose answer was lost may take to show, in seconds.
-    """
-
-    request: float = 60.0
-    first_wait: float = 1.0
-    tries: int = 6
-    operation: float = 3600.0
-    poll: float = 5.0
-    settle: float = 20.0
-
-
-PATIENT = Patience()
-
-
-class Vertex:
+class Vertex(Service):
     """The clients for one project and region."""
+
+    title = "Vertex AI"
 
     def __init__(self, project: str, region: str, patience: Patience = PATIENT) -> None:
         check_project(project)
         check_region(region)
+        super().__init__(patience)
         self.project = project
         self.region = region
-        self.patience = patience
         self.parent = f"projects/{project}/locations/{region}"
 
     def client(self, name: str) -> Any:
@@ -141,14 +116,7 @@ class Vertex:
         Raises:
             FlowersError: See `translate`.
         """
-        for attempt in range(self.patience.tries):
-            try:
-                return method(request=request, timeout=self.patience.request, retry=None)
-            except Exception as error:
-                if not may_pass(error) or attempt == self.patience.tries - 1:
-                    raise translate(error) from error
-                self._wait(attempt)
-        raise AssertionError("there is at least one try")
+        return self.repeat(lambda: self._send(method, request))
 
     def find(self, method: Callable[..., T], request: Any) -> T | None:
         """As `read`; None where the thing does not exist."""
@@ -174,35 +142,12 @@ class Vertex:
         Raises:
             FlowersError: The change was refused, or its operation ended in an error.
         """
-        for attempt in range(self.patience.tries):
-            try:
-                answer = method(request=request, timeout=self.patience.request, retry=None)
-            except Exception as error:
-                exists = _exists(error)
-                if not (may_pass(error) or exists):
-                    raise translate(error) from error
-                # The answer may have been lost on its way back, so the world is asked first.
-                limit = self.patience.operation if exists else self.patience.settle
-                if (found := self._settled(done, limit)) is not None:
-                    return found
-                if exists or attempt == self.patience.tries - 1:
-                    raise translate(error) from error
-                self._wait(attempt)
-                continue
-            self._finish(answer, what)
-            if (found := self._settled(done, self.patience.settle)) is not None:
-                return found
-            raise FlowersError(f"{what}: Vertex AI reports success, and the change is not there")
-        raise AssertionError("there is at least one try")
+        return self.change(done, lambda: self._send(method, request), what)
 
-    def _settled(self, done: Callable[[], T | None], limit: float) -> T | None:
-        """Asks `done` until it says yes, for `limit` seconds at most."""
-        deadline = time.monotonic() + limit
-        while (found := done()) is None and time.monotonic() < deadline:
-            time.sleep(min(self.patience.poll, max(0.0, deadline - time.monotonic())))
-        return found
+    def _send(self, method: Callable[..., T], request: Any) -> T:
+        return method(request=request, timeout=self.patience.request, retry=None)
 
-    def _finish(self, answer: Any, what: str) -> None:
+    def finish(self, answer: Any, what: str) -> None:
         """Waits for the operation of an answer that has one."""
         name = getattr(getattr(answer, "operation", None), "name", "")
         if not name:
@@ -225,19 +170,19 @@ class Vertex:
                 )
             time.sleep(self.patience.poll)
 
-    def _wait(self, attempt: int) -> None:
-        time.sleep(self.patience.first_wait * 2**attempt)
+    def may_pass(self, error: Exception) -> bool:
+        """Whether the same request may succeed in a while."""
+        return may_pass(error)
 
+    def is_taken(self, error: Exception) -> bool:
+        """Whether an id is taken: by us, when an earlier answer was lost."""
+        from google.api_core import exceptions
 
-class NotFoundError(FlowersError):
-    """There is no such thing in this project and region."""
+        return isinstance(error, exceptions.Conflict)
 
-
-def _exists(error: Exception) -> bool:
-    """Whether an id is taken: by us, when an earlier answer was lost."""
-    from google.api_core import exceptions
-
-    return isinstance(error, exceptions.Conflict)
+    def translate(self, error: Exception) -> FlowersError:
+        """See the function of that name."""
+        return translate(error)
 
 
 def may_pass(error: Exception) -> bool:

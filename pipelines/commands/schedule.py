@@ -1,4 +1,4 @@
-"""`flowers schedule`: the pipeline again and again on Vertex AI."""
+"""`flowers schedule`: the pipeline again and again, on Vertex AI or on Kubeflow Pipelines."""
 
 import datetime
 from collections.abc import Callable
@@ -8,16 +8,18 @@ from typing import Any
 import click
 
 from components.common.cli import PATH, config_options
+from components.common.errors import ConfigError
 from components.ingest_examples.config import PhotosConfig
 from pipelines.commands.options import (
-    TARGET_FLAGS,
+    ALL_FLAGS,
+    PLACE_FLAGS,
+    backend_option,
     recipe_options,
     take_target,
     target_options,
 )
 from pipelines.image_lock import LOCK_FILE
 
-_PLACE = ("project", "region", "pipeline_root")
 # Field of ScheduleConfig -> field of the API.
 _FIELDS = {
     "cron": "cron",
@@ -31,7 +33,7 @@ _FIELDS = {
 
 @click.group()
 def schedule() -> None:
-    """Retrains on a schedule of Vertex AI."""
+    """Retrains on a schedule of Vertex AI, or of Kubeflow Pipelines."""
 
 
 def _when(required: bool) -> Callable[[Any], Any]:
@@ -57,12 +59,22 @@ def _when(required: bool) -> Callable[[Any], Any]:
 _name = click.option("--name", required=True, help="Name; the same name is the same schedule.")
 
 
-def _schedules(arguments: dict[str, Any]) -> Any:
+def _place(function: Any) -> Any:
+    """Adds the flags that say where."""
+    return backend_option(target_options(*PLACE_FLAGS)(function))
+
+
+def _schedules(target: str, arguments: dict[str, Any]) -> Any:
+    where = take_target(target, arguments)
+    if target == "kubeflow":
+        from pipelines.targets.kubeflow import Kubeflow
+        from pipelines.targets.kubeflow_schedules import KubeflowSchedules
+
+        return KubeflowSchedules(Kubeflow(where))
     from components.common.vertex import Vertex
     from pipelines.targets.schedules import Schedules
 
-    target = take_target(arguments | {"pipeline_root": arguments.get("pipeline_root")})
-    return Schedules(Vertex(target.project, target.region))
+    return Schedules(Vertex(where.project, where.region))
 
 
 @schedule.command()
@@ -70,11 +82,13 @@ def _schedules(arguments: dict[str, Any]) -> Any:
 @_when(required=True)
 @config_options(PhotosConfig)
 @recipe_options
-@target_options(*TARGET_FLAGS)
+@backend_option
+@target_options(*ALL_FLAGS)
 @click.option("--image-lock", type=PATH, default=LOCK_FILE, show_default=True)
 @click.option("--dry-run", is_flag=True, help="Print the exact request and send nothing.")
 def create(
     name: str,
+    target: str,
     recipe: str | None,
     assignments: tuple[str, ...],
     image_lock: Path,
@@ -86,27 +100,62 @@ def create(
     Each run reads the photos anew: --images is a parameter of the run, and ingestion never comes
     from the cache.
     """
-    from components.common.vertex import Vertex
     from pipelines.commands.submit import compile_for
+
+    config = _config(name, arguments)
+    where, compiled = compile_for(target, recipe, assignments, image_lock, arguments)
+    make = _create_kubeflow if target == "kubeflow" else _create_vertex
+    made = make(where, compiled, config, dry_run)
+    if made is None:
+        return
+    view, new = made
+    click.echo(f"{'created' if new else 'exists already:'} {view.name} ({view.resource})")
+    if not new:
+        click.echo(f"nothing was changed; {_CHANGING[target]} changes it")
+    _tell_runs(config)
+
+
+_CHANGING = {
+    "vertex": "flowers schedule update",
+    "kubeflow": "flowers schedule delete and another create",
+}
+
+
+def _create_vertex(
+    where: Any, spec: dict[str, Any], config: Any, dry_run: bool
+) -> tuple[Any, bool] | None:
+    from components.common.vertex import Vertex
     from pipelines.targets.schedules import Schedules
     from pipelines.targets.vertex import check
     from pipelines.targets.vertex_pipeline import dry_run as shown
     from pipelines.targets.vertex_pipeline import pipeline_job
 
-    config = _config(name, arguments)
-    target, spec = compile_for(recipe, assignments, image_lock, arguments)
-    vertex = Vertex(target.project, target.region)
-    plain = config.to_plain(vertex, pipeline_job(spec, {}, target))
+    vertex = Vertex(where.project, where.region)
+    plain = config.to_plain(vertex, pipeline_job(spec, {}, where))
     if dry_run:
         click.echo(shown(f"POST /v1/{vertex.parent}/schedules", plain), nl=False)
-        return
-    check(vertex, target, spec)
-    schedules = Schedules(vertex)
-    made, new = schedules.create(plain)
-    click.echo(f"{'created' if new else 'exists already:'} {made.display_name} ({made.name})")
-    if not new:
-        click.echo("nothing was changed; flowers schedule update changes it")
-    _tell_runs(config)
+        return None
+    check(vertex, where, spec)
+    made, new = Schedules(vertex).create(plain)
+    return Schedules.view(made), new
+
+
+def _create_kubeflow(
+    where: Any, documents: list[dict[str, Any]], config: Any, dry_run: bool
+) -> tuple[Any, bool] | None:
+    from pipelines.targets.kubeflow import Kubeflow, check
+    from pipelines.targets.kubeflow import dry_run as shown
+    from pipelines.targets.kubeflow_schedules import KubeflowSchedules, recurring_run
+
+    kubeflow = Kubeflow(where)
+    request = recurring_run(documents, where, config)
+    if dry_run:
+        click.echo(shown("recurringruns", request), nl=False)
+        return None
+    check(kubeflow, documents)
+    schedules = KubeflowSchedules(kubeflow)
+    made, new = schedules.create(documents, config, request)
+    return schedules.view(made), new
 
 
 def _config(name: str, arguments: dict[str, Any]) -> Any:
@@ -122,67 +171,74 @@ def _tell_runs(config: Any) -> None:
 
 
 @schedule.command("list")
-@target_options(*_PLACE)
-def list_(**arguments: Any) -> None:
+@_place
+def list_(target: str, **arguments: Any) -> None:
     """Lists the schedules."""
-    for one in _schedules(arguments).all():
-        click.echo(f"{one.display_name}  {one.state.name.lower()}  {one.cron}")
+    schedules = _schedules(target, arguments)
+    for one in map(schedules.view, schedules.all()):
+        click.echo(f"{one.name}  {one.state}  {one.cron}  {one.zone}")
 
 
 @schedule.command()
 @_name
-@target_options(*_PLACE)
-def show(name: str, **arguments: Any) -> None:
+@_place
+def show(name: str, target: str, **arguments: Any) -> None:
     """Shows a schedule and its next three runs."""
-    from pipelines.targets.schedules import ScheduleConfig, split_cron
+    from pipelines.targets.schedules import ScheduleConfig
 
-    one = _schedules(arguments).find(name)
-    cron, zone = split_cron(one.cron)
-    click.echo(f"name         {one.display_name}")
-    click.echo(f"resource     {one.name}")
-    click.echo(f"state        {one.state.name.lower()}")
-    click.echo(f"cron         {cron}  {zone}")
-    click.echo(f"start        {one.start_time or 'now'}")
-    click.echo(f"end          {one.end_time or 'never'}")
-    click.echo(f"runs         {one.started_run_count} of {one.max_run_count or 'any number'}")
-    click.echo(f"concurrency  {one.max_concurrent_run_count}")
-    if one.state.name == "ACTIVE":
-        config = ScheduleConfig(one.display_name, cron, zone)
+    schedules = _schedules(target, arguments)
+    one = schedules.view(schedules.find(name))
+    click.echo(f"name         {one.name}")
+    click.echo(f"resource     {one.resource}")
+    click.echo(f"state        {one.state}")
+    click.echo(f"cron         {one.cron}  {one.zone}")
+    click.echo(f"start        {one.start}")
+    click.echo(f"end          {one.end}")
+    if one.runs:
+        click.echo(f"runs         {one.runs}")
+    click.echo(f"concurrency  {one.concurrency}")
+    if one.state == "active":
+        config = ScheduleConfig(one.name, one.cron, one.zone)
         for moment in config.next_runs(datetime.datetime.now(datetime.UTC)):
             click.echo(f"next run     {moment.isoformat()}")
 
 
 @schedule.command()
 @_name
-@target_options(*_PLACE)
-def pause(name: str, **arguments: Any) -> None:
+@_place
+def pause(name: str, target: str, **arguments: Any) -> None:
     """Starts no run until it is resumed."""
-    _schedules(arguments).pause(name)
+    _schedules(target, arguments).pause(name)
     click.echo(f"paused {name}")
 
 
 @schedule.command()
 @_name
-@target_options(*_PLACE)
-def resume(name: str, **arguments: Any) -> None:
+@_place
+def resume(name: str, target: str, **arguments: Any) -> None:
     """Starts runs again; those that were missed are not made up for."""
-    _schedules(arguments).resume(name)
+    _schedules(target, arguments).resume(name)
     click.echo(f"resumed {name}")
 
 
 @schedule.command()
 @_name
 @_when(required=False)
-@target_options(*_PLACE)
-def update(name: str, **arguments: Any) -> None:
+@_place
+def update(name: str, target: str, **arguments: Any) -> None:
     """Changes when a schedule runs; what is not given stays."""
     from pipelines.targets.schedules import ScheduleConfig, split_cron
 
     given = {key: arguments.pop(key) for key in _FIELDS}
     given = {key: value for key, value in given.items() if value is not None}
+    if target == "kubeflow":
+        raise ConfigError(
+            "--target kubeflow: its schedules cannot be changed; flowers schedule delete, then "
+            "create"
+        )
     if not given:
         raise click.UsageError("Give what shall change, e.g. --cron.")
-    schedules = _schedules(arguments)
+    schedules = _schedules(target, arguments)
     cron, zone = split_cron(schedules.find(name).cron)
     config = ScheduleConfig(name, **({"cron": cron, "time_zone": zone} | given))
     schedules.update(config, sorted({_FIELDS[key] for key in given}))
@@ -192,8 +248,8 @@ def update(name: str, **arguments: Any) -> None:
 
 @schedule.command()
 @_name
-@target_options(*_PLACE)
-def delete(name: str, **arguments: Any) -> None:
+@_place
+def delete(name: str, target: str, **arguments: Any) -> None:
     """Removes a schedule; runs that it started go on."""
-    _schedules(arguments).delete(name)
+    _schedules(target, arguments).delete(name)
     click.echo(f"deleted {name}")

@@ -1,7 +1,9 @@
-"""`flowers submit`: the pipeline on Vertex AI."""
+"""`flowers submit`: the pipeline on Vertex AI or on Kubeflow Pipelines."""
 
 import dataclasses
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from components.common.cli import PATH, config_options, take_config
 from components.common.errors import ConfigError, UserError
 from components.ingest_examples.config import PhotosConfig
 from pipelines.commands.options import (
-    TARGET_FLAGS,
+    ALL_FLAGS,
+    backend_option,
     recipe_name,
     recipe_options,
     take_target,
@@ -23,8 +26,8 @@ from pipelines.image_lock import LOCK_FILE
 @click.command()
 @config_options(PhotosConfig)
 @recipe_options
-@click.option("--target", type=click.Choice(["vertex"]), default="vertex", show_default=True)
-@target_options(*TARGET_FLAGS)
+@backend_option
+@target_options(*ALL_FLAGS)
 @click.option(
     "--image-lock",
     type=PATH,
@@ -43,22 +46,33 @@ def submit(
     dry_run: bool,
     **arguments: Any,
 ) -> int:
-    """Submits the pipeline to Vertex AI.
+    """Submits the pipeline to Vertex AI, or to Kubeflow Pipelines.
 
     Exit codes with --wait are those of flowers run.
     """
+    where, compiled = compile_for(target, recipe, assignments, image_lock, arguments)
+    send = _submit_kubeflow if target == "kubeflow" else _submit_vertex
+    follow = send(where, compiled, dry_run)
+    return _wait(follow) if wait and follow else 0
+
+
+# Waits for the end of a run; takes what tells of each change.
+Follow = Callable[[Callable[[str], None]], tuple[int, str]]
+
+
+def _submit_vertex(where: Any, spec: dict[str, Any], dry_run: bool) -> Follow | None:
     from components.common.vertex import Vertex
     from pipelines.targets import vertex as runs
     from pipelines.targets.machines import quota_of
+    from pipelines.targets.runs import new_run_name
     from pipelines.targets.vertex_pipeline import dry_run as shown
 
-    where, spec = compile_for(recipe, assignments, image_lock, arguments)
     vertex = Vertex(where.project, where.region)
-    request = runs.create_request(vertex, spec, {}, where, runs.new_job_id())
+    request = runs.create_request(vertex, spec, {}, where, new_run_name())
     if dry_run:
         path = f"{vertex.parent}/pipelineJobs?pipelineJobId={request['pipelineJobId']}"
         click.echo(shown(f"POST /v1/{path}", request["pipelineJob"]), nl=False)
-        return 0
+        return None
     runs.check(vertex, where, spec)
     name = runs.submit(vertex, request)
     click.echo(f"submitted {name}")
@@ -69,16 +83,30 @@ def submit(
         train = where.train
         quota = quota_of(train.accelerator, train.machine_type, train.spot)
         click.echo(f"training draws on the quota {quota} in {where.region}")
-    if not wait:
-        return 0
-    return _wait(vertex, name)
+    return functools.partial(runs.wait, vertex, name)
 
 
-def _wait(vertex: Any, name: str) -> int:
-    from pipelines.targets import vertex as runs
+def _submit_kubeflow(where: Any, documents: list[dict[str, Any]], dry_run: bool) -> Follow | None:
+    from pipelines.targets import kubeflow as runs
+    from pipelines.targets.runs import new_run_name
 
+    name = new_run_name()
+    if dry_run:
+        click.echo(runs.dry_run("runs", runs.run_request(documents, where, name)), nl=False)
+        return None
+    kubeflow = runs.Kubeflow(where)
+    runs.check(kubeflow, documents)
+    run_id = runs.submit(kubeflow, documents, name)
+    click.echo(f"submitted {name} ({run_id})")
+    click.echo(runs.run_url(kubeflow, run_id))
+    if where.queue:
+        click.echo(f"training waits in the queue {where.queue}")
+    return functools.partial(runs.wait, kubeflow, run_id)
+
+
+def _wait(follow: Follow) -> int:
     try:
-        exit_code, line = runs.wait(vertex, name, click.echo)
+        exit_code, line = follow(click.echo)
     except KeyboardInterrupt:
         print("flowers submit: stopped waiting; the run goes on", file=sys.stderr)
         return 130
@@ -92,18 +120,20 @@ def _wait(vertex: Any, name: str) -> int:
 
 
 def compile_for(
+    target: str,
     recipe: str | None,
     assignments: tuple[str, ...],
     image_lock: Path | None,
     arguments: dict[str, Any],
-) -> tuple[Any, dict[str, Any]]:
-    """Target and compiled pipeline for a command's arguments, with every mistake in one list.
+) -> tuple[Any, Any]:
+    """Target file and compiled pipeline for a command's arguments, with every mistake in one list.
 
     Raises:
         ConfigError: Names all that is wrong.
     """
     from pipelines.image_lock import load_image_lock
     from pipelines.recipe import DeploymentConfig, load_recipe, pipeline_parameters
+    from pipelines.targets.kubeflow_pipeline import compile_kubeflow
     from pipelines.targets.vertex_pipeline import compile_vertex
 
     mistakes: list[str] = []
@@ -119,7 +149,7 @@ def compile_for(
     name = recipe_name(recipe, photos.images if photos else "")
     loaded = attempt(lambda: load_recipe(name, assignments))
     lock = attempt(lambda: load_image_lock(image_lock)) if image_lock else None
-    where = attempt(lambda: take_target(arguments))
+    where = attempt(lambda: take_target(target, arguments))
     if mistakes:
         raise ConfigError("; ".join(mistakes))
     deployment = DeploymentConfig(
@@ -128,4 +158,5 @@ def compile_for(
         serving_config=dataclasses.asdict(where.serving),
     )
     parameters = pipeline_parameters(photos, loaded, deployment)
-    return where, compile_vertex(parameters, where, lock)
+    compile_ = compile_kubeflow if target == "kubeflow" else compile_vertex
+    return where, compile_(parameters, where, lock)

@@ -6,6 +6,7 @@ Source: cloud.google.com/vertex-ai/docs/training/configure-compute, cloud.google
 import re
 
 from components.common.errors import ConfigError
+from pipelines.targets.tpus import MACHINES
 
 # Family -> GB of memory per vCPU, and the numbers of vCPUs there are.
 _FAMILIES: dict[str, tuple[float, tuple[int, ...]]] = {
@@ -35,14 +36,11 @@ _GPUS: dict[str, dict[str, tuple[int, ...]]] = {
     "NVIDIA_A100_80GB": {f"a2-ultragpu-{count}g": (count,) for count in (1, 2, 4, 8)},
     "NVIDIA_H100_80GB": {f"a3-highgpu-{count}g": (count,) for count in (1, 2, 4, 8)},
 }
-# Machine with TPUs -> topologies of one host.
+# Machine with TPUs -> topologies of one host, which is what a training job here takes.
 _TPUS = {
-    "ct5lp-hightpu-1t": ("1x1",),
-    "ct5lp-hightpu-4t": ("2x2",),
-    "ct5lp-hightpu-8t": ("2x4",),
-    "ct6e-standard-1t": ("1x1",),
-    "ct6e-standard-4t": ("2x2",),
-    "ct6e-standard-8t": ("2x4",),
+    name: tuple(one for one in machine.topologies if machine.hosts(one) == 1)
+    for name, machine in MACHINES.items()
+    if name.startswith(("ct5lp-", "ct6e-"))
 }
 
 

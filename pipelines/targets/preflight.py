@@ -1,6 +1,7 @@
 """What can be known before a run is submitted, asked at once and told in one list."""
 
 import concurrent.futures
+import functools
 import os
 import re
 from collections.abc import Callable
@@ -9,7 +10,6 @@ from urllib.parse import urlsplit
 
 from components.common.errors import ConfigError, FlowersError
 from components.common.vertex import ENDPOINT_VARIABLE, LOGIN, Vertex, credentials, translate
-from pipelines.targets.vertex_config import VertexTarget
 from pipelines.targets.vertex_pipeline import images_of
 
 _TIMEOUT = 15.0
@@ -25,32 +25,28 @@ _MANIFESTS = ", ".join(
 )
 # Google's own image of the wrapper for CustomJobs and of the e-mail; it has no digest of ours.
 _FOREIGN = "gcr.io/ml-pipeline/"
+_HERE = ("127.0.0.1:", "localhost:")
 _WRITES = ["storage.objects.create", "storage.objects.get", "storage.objects.list"]
 
 
-def find_problems(vertex: Vertex, target: VertexTarget, spec: dict[str, Any]) -> list[str]:
+def find_problems(spec: dict[str, Any], root: str, ask: Callable[[], None]) -> list[str]:
     """Everything that is missing, each in one line; none when the run can be submitted.
 
     Args:
-        vertex: The clients.
-        target: Where the run goes.
         spec: The compiled pipeline.
+        root: Folder for the outputs of the steps; only one that starts with `gs://` is asked for.
+        ask: Raises where the backend does not answer.
     """
     problems = _unpinned(spec)
+    images = [one for one in sorted(images_of(spec)) if _can_ask(one)]
+    in_bucket = root.startswith("gs://")
     try:
-        token = _token()
+        token = _token() if images or in_bucket else ""
     except ConfigError as error:
         # Without a credential no other question would be answered.
         return [*problems, str(error)]
-    checks: list[Callable[[], None]] = [
-        lambda: _check_api(vertex),
-        lambda: _check_bucket(target.pipeline_root),
-    ]
-    checks += [
-        lambda image=image: _check_image(image, token)  # type: ignore[misc]
-        for image in sorted(images_of(spec))
-        if _DIGEST.fullmatch(image)
-    ]
+    checks = [ask, *([lambda: _check_bucket(root)] if in_bucket else [])]
+    checks += [functools.partial(_check_image, image, token) for image in images]
     with concurrent.futures.ThreadPoolExecutor(len(checks)) as pool:
         for answer in [pool.submit(check) for check in checks]:
             try:
@@ -60,10 +56,19 @@ def find_problems(vertex: Vertex, target: VertexTarget, spec: dict[str, Any]) ->
     return list(dict.fromkeys(problems))
 
 
+def _can_ask(image: str) -> bool:
+    """Whether the registry of an image takes Google's credential, or asks for none."""
+    found = _DIGEST.fullmatch(image)
+    if not found:
+        return False
+    host = found["host"]
+    return host == "gcr.io" or host.endswith((".pkg.dev", ".gcr.io")) or host.startswith(_HERE)
+
+
 def _unpinned(spec: dict[str, Any]) -> list[str]:
     images = sorted(one for one in images_of(spec) if not one.startswith(_FOREIGN))
     return [
-        f"image {image} is not named by its digest, and Vertex AI's cache would take old results "
+        f"image {image} is not named by its digest, and the cache would take old results "
         "for new code: flowers images build --push, then --image-lock"
         for image in images
         if not _DIGEST.fullmatch(image)
@@ -87,7 +92,12 @@ def _token() -> str:
     return str(found.token)
 
 
-def _check_api(vertex: Vertex) -> None:
+def check_api(vertex: Vertex) -> None:
+    """Asks Vertex AI for its runs.
+
+    Raises:
+        ConfigError: It does not answer.
+    """
     client = vertex.client("PipelineServiceClient")
     try:
         client.list_pipeline_jobs(
@@ -138,7 +148,7 @@ def _check_image(image: str, token: str) -> None:
 
     found = _DIGEST.fullmatch(image)
     assert found
-    local = found["host"].startswith(("127.0.0.1:", "localhost:"))
+    local = found["host"].startswith(_HERE)
     url = f"http{'' if local else 's'}://{found['host']}/v2/{found['name']}/manifests"
     headers = {"Accept": _MANIFESTS} | ({"Authorization": f"Bearer {token}"} if token else {})
     try:

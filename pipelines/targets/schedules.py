@@ -1,4 +1,4 @@
-"""Schedules of the pipeline on Vertex AI; a schedule is known by its name."""
+"""Schedules of the pipeline, and those of Vertex AI; a schedule is known by its name."""
 
 import dataclasses
 import datetime
@@ -6,7 +6,7 @@ import re
 import zoneinfo
 from collections.abc import Callable
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from components.common.config import Range, check
 from components.common.errors import ConfigError, FlowersError
@@ -140,6 +140,49 @@ class ScheduleConfig:
         }
 
 
+class ScheduleView(NamedTuple):
+    """A schedule as it is shown to people.
+
+    Attributes:
+        name: Its name.
+        resource: What the backend calls it.
+        state: E.g. `active` or `paused`.
+        cron: Five fields.
+        zone: Time zone of the cron.
+        start: First moment, in words.
+        end: Last moment, in words.
+        runs: How many runs there were and may be, in words; empty where the backend does not say.
+        concurrency: Number of runs at the same time.
+    """
+
+    name: str
+    resource: str
+    state: str
+    cron: str
+    zone: str
+    start: str
+    end: str
+    runs: str
+    concurrency: int
+
+
+def first_of(schedules: Callable[..., list[Any]], name: str) -> Any:
+    """The oldest schedule of a name.
+
+    Args:
+        schedules: Gives those of a name, or without one all of them.
+        name: The name.
+
+    Raises:
+        ConfigError: There is none; lists those there are.
+    """
+    found = schedules(name)
+    if not found:
+        names = ", ".join(sorted(one.display_name for one in schedules())) or "none"
+        raise ConfigError(f"--name {name!r}: there is no such schedule; there are: {names}")
+    return found[0]
+
+
 class Schedules:
     """The schedules of a project and region."""
 
@@ -161,11 +204,23 @@ class Schedules:
         Raises:
             ConfigError: There is none; lists those there are.
         """
-        found = self.all(name)
-        if not found:
-            names = ", ".join(sorted(one.display_name for one in self.all())) or "none"
-            raise ConfigError(f"--name {name!r}: there is no such schedule; there are: {names}")
-        return found[0]
+        return first_of(self.all, name)
+
+    @staticmethod
+    def view(schedule: Any) -> ScheduleView:
+        """A schedule of `all` or `find` for people."""
+        cron, zone = split_cron(schedule.cron)
+        return ScheduleView(
+            schedule.display_name,
+            schedule.name,
+            schedule.state.name.lower(),
+            cron,
+            zone,
+            str(schedule.start_time or "now"),
+            str(schedule.end_time or "never"),
+            f"{schedule.started_run_count} of {schedule.max_run_count or 'any number'}",
+            schedule.max_concurrent_run_count,
+        )
 
     def create(self, schedule: dict[str, Any]) -> tuple[Any, bool]:
         """Makes a schedule, once; the one that is there already where the name is taken.

@@ -1,29 +1,16 @@
 """Submits the pipeline to Vertex AI, and waits for its end."""
 
-import datetime
-import re
-import secrets
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
-from components.common.errors import ConfigError
-from components.common.vertex import NotFoundError, Vertex
-from pipelines.targets.preflight import find_problems
+from components.common.patience import NotFoundError
+from components.common.vertex import Vertex
+from pipelines.targets.preflight import check_api, find_problems
+from pipelines.targets.runs import Progress, Step, follow, is_step, refuse
 from pipelines.targets.vertex_config import VertexTarget
 from pipelines.targets.vertex_pipeline import pipeline_job
-
-_ENDED = {"PIPELINE_STATE_SUCCEEDED", "PIPELINE_STATE_FAILED", "PIPELINE_STATE_CANCELLED"}
-_FAILED = {"FAILED", "CANCELLED"}
-# Ends of the steps that mean something to the caller, by the name of the task.
-_REFUSING = "refuse-model"
-_GRAPHS = ("exit-handler", "condition", "for-loop", "flowers")
-
-
-def new_job_id() -> str:
-    """An id that no other run has, and that sorts by time."""
-    now = datetime.datetime.now(datetime.UTC)
-    return f"flowers-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def console_url(vertex: Vertex, job_id: str) -> str:
@@ -55,14 +42,7 @@ def check(vertex: Vertex, target: VertexTarget, spec: dict[str, Any]) -> None:
     Raises:
         ConfigError: Names all that is missing.
     """
-    problems = find_problems(vertex, target, spec)
-    if problems:
-        count = f"{len(problems)} things are missing: " if len(problems) > 1 else ""
-        raise ConfigError(
-            count + "; ".join(f"({n}) {one}" for n, one in enumerate(problems, 1))
-            if count
-            else problems[0]
-        )
+    refuse(find_problems(spec, target.pipeline_root, lambda: check_api(vertex)))
 
 
 def submit(vertex: Vertex, request: dict[str, Any]) -> str:
@@ -165,45 +145,21 @@ def wait(vertex: Vertex, name: str, tell: Callable[[str], None]) -> tuple[int, s
         Exit code of the run as that of `flowers run`, and the last line.
     """
     client = vertex.client("PipelineServiceClient")
-    seen: dict[str, str] = {}
-    while True:
-        job = vertex.read(client.get_pipeline_job, {"name": name})
-        for task in _leaves(job):
-            state = task.state.name.lower().replace("_", " ")
-            if seen.get(task.task_name) != state:
-                seen[task.task_name] = state
-                tell(f"[{task.task_name}] {state}")
-        if job.state.name in _ENDED:
-            return ending(job)
-        time.sleep(vertex.patience.poll)
+    return follow(
+        lambda: _progress(vertex.read(client.get_pipeline_job, {"name": name})),
+        tell,
+        vertex.patience.poll,
+    )
 
 
-def _leaves(job: Any) -> list[Any]:
-    """Tasks that are steps, and not graphs of steps."""
-    return [task for task in job.job_detail.task_details if not task.task_name.startswith(_GRAPHS)]
-
-
-def ending(job: Any) -> tuple[int, str]:
-    """Exit code and last line of a run that ended."""
-    if job.state.name == "PIPELINE_STATE_SUCCEEDED":
-        return 0, f"succeeded{_reason(job, 'deploy-model', 'deployment')}"
-    if job.state.name == "PIPELINE_STATE_CANCELLED":
-        return 130, "cancelled"
-    failed = [task for task in _leaves(job) if task.state.name in _FAILED]
-    names = [task.task_name for task in failed]
-    if _REFUSING in names:
-        return 3, f"gate closed{_reason(job, 'gate-model', 'verdict')}"
-    if not failed:
-        return 1, f"failed: {job.error.message or 'Vertex AI does not say why'}"
-    first = failed[0]
-    message = " ".join((first.error.message or job.error.message).split())
-    return _exit_code(message), f"step {first.task_name} failed: {message or 'no reason is given'}"
-
-
-def _exit_code(message: str) -> int:
-    """The exit code of the step, where Vertex AI's message has it."""
-    found = re.search(r"non-zero status of (\d+)", message)
-    return int(found[1]) if found and int(found[1]) in {2, 3} else 1
+def _progress(job: Any) -> Progress:
+    steps = [
+        Step(task.task_name, task.state.name.lower().replace("_", " "), task.error.message)
+        for task in job.job_detail.task_details
+        if is_step(task.task_name)
+    ]
+    state = job.state.name.removeprefix("PIPELINE_STATE_").lower()
+    return Progress(state, steps, job.error.message, functools.partial(_reason, job))
 
 
 def _reason(job: Any, task_name: str, output: str) -> str:
@@ -213,5 +169,5 @@ def _reason(job: Any, task_name: str, output: str) -> str:
             for artifact in task.outputs[output].artifacts:
                 reason = dict(artifact.metadata or {}).get("reason")
                 if reason:
-                    return f": {reason}"
+                    return str(reason)
     return ""

@@ -2,29 +2,19 @@
 
 import dataclasses
 import re
-from pathlib import Path
 
-from components.common.config import Range, build, check, choose, read_mapping
+from components.common.config import Range, check, choose
 from components.common.errors import ConfigError
 from components.common.vertex import SCHEME, check_project, check_region
 from components.deploy_model.config import ServingConfig, check_model_name
 from pipelines.targets.machines import check_accelerator, cpu_and_memory
+from pipelines.targets.target_files import BUCKET, PLAIN_TASKS
 
 _ACCOUNT = re.compile(r"[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com")
-_BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/.*)?")
 _KEY = re.compile(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+")
 _NETWORK = re.compile(r"projects/\d+/global/networks/[a-z0-9-]+")
 _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
-# Tasks that run as plain tasks; `train` has a section of its own.
-PLAIN_TASKS = (
-    "ingest-examples",
-    "augment-examples",
-    "evaluate-model",
-    "gate-model",
-    "export-model",
-    "deploy-model",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +119,7 @@ class VertexTarget:
         check_region(self.region)
         check_model_name(self.model_name)
         for name, pattern, example in (
-            ("pipeline_root", _BUCKET, "gs://BUCKET/FOLDER"),
+            ("pipeline_root", BUCKET, "gs://BUCKET/FOLDER"),
             ("service_account", _ACCOUNT, "NAME@PROJECT.iam.gserviceaccount.com"),
             ("network", _NETWORK, "projects/NUMBER/global/networks/NAME"),
             ("encryption_key", _KEY, "projects/P/locations/R/keyRings/K/cryptoKeys/C"),
@@ -152,23 +142,3 @@ class VertexTarget:
     def registry(self) -> str:
         """Where `deploy_model` puts models; empty for nowhere."""
         return f"{SCHEME}{self.project}/{self.region}" if self.deploy else ""
-
-
-def load_target(path: Path | None, flags: dict[str, str | None]) -> VertexTarget:
-    """Reads a target file; flags of the command line go first.
-
-    Args:
-        path: YAML file; None for none.
-        flags: Field -> value; None where the flag was not given.
-
-    Raises:
-        ConfigError: The file cannot be read, or a key is missing, unknown or wrong.
-    """
-    content = read_mapping(str(path)) if path else {}
-    given = {name: value for name, value in flags.items() if value is not None}
-    try:
-        return build(VertexTarget, content | given)
-    except ConfigError as error:
-        where = f"--config {path}" if path else "target"
-        hint = "; give the flag or --config FILE" if "missing" in str(error) else ""
-        raise ConfigError(f"{where}: {error}{hint}") from error

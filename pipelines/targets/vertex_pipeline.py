@@ -11,9 +11,8 @@ from components.common.config import to_json
 from components.images import CPU, GPU, IMAGES
 from pipelines.image_lock import ImageLock, pin_images
 from pipelines.targets.machines import cpu_and_memory
+from pipelines.targets.target_files import BACKOFF, TRAIN_TASK
 from pipelines.targets.vertex_config import TrainTargetConfig, VertexTarget
-
-TRAIN_TASK = "train-model"
 
 
 def compile_vertex(
@@ -146,9 +145,9 @@ def _set_machines(spec: dict[str, Any], target: VertexTarget) -> None:
     for name, holder in _tasks(spec):
         if retries.get(name):
             holder["retryPolicy"] = {
-                "backoffDuration": "30s",
-                "backoffFactor": 2.0,
-                "backoffMaxDuration": "600s",
+                "backoffDuration": BACKOFF["backoff_duration"],
+                "backoffFactor": BACKOFF["backoff_factor"],
+                "backoffMaxDuration": BACKOFF["backoff_max_duration"],
                 "maxRetryCount": retries[name],
             }
 

@@ -7,17 +7,16 @@ It refuses what the real one refuses: unknown fields, an illegal cron, traffic t
 import base64
 import contextlib
 import datetime
-import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from cronsim import CronSim, CronSimError
 from google.cloud import aiplatform_v1 as v1
 from google.protobuf import json_format
+
+from tests.fakes.servers import FakeHandler, serve
 
 PROJECT, REGION = "my-project", "europe-west4"
 PARENT = f"projects/{PROJECT}/locations/{REGION}"
@@ -527,76 +526,29 @@ ROUTES = [
 ]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    # Without it a small answer waits 40 ms for the acknowledgement of its head.
-    disable_nagle_algorithm = True
-    fake: FakeVertex
-
-    def log_message(self, *_arguments):
-        """Says nothing."""
-
-    def handle_one(self):
-        length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length) or b"{}")
-        url = urlsplit(self.path)
-        query = {
-            key: values if key == "permissions" else values[-1]
-            for key, values in parse_qs(url.query).items()
-        }
-        with self.fake.lock:
-            fault = self.fake.faults.get(len(self.fake.requests))
-            self.fake.requests.append(f"{self.command} {url.path}")
-            if fault in {"429", "500", "503"}:
-                self.answer(int(fault), error(int(fault), "told to fail", "UNAVAILABLE"))
-                return
-            code, content = self.result(unquote(url.path), body, query)
-        if fault == "lost":
-            # The change is made, and the connection ends before a byte of the answer.
-            self.close_connection = True
-            return
-        self.answer(code, content)
-
-    do_GET = do_HEAD = do_POST = do_PATCH = do_DELETE = handle_one  # noqa: N815
+class _Handler(FakeHandler):
+    lists = frozenset({"permissions"})
 
     def result(self, path, body, query):
         if self.fake.token_is_expired:
-            return 401, error(401, "the token has expired", "UNAUTHENTICATED")
+            return 401, self.error(401, "the token has expired", "UNAUTHENTICATED")
         for method, pattern, handler in ROUTES:
             found = pattern.fullmatch(path)
             if found and method == self.command:
                 try:
                     return 200, getattr(self.fake, handler)(body, query, *found.groups())
                 except RefusedError as refused:
-                    return refused.code, error(refused.code, refused.message, refused.status)
-        return 404, error(404, f"{self.command} {path}: no such method or parent", "NOT_FOUND")
+                    return refused.code, self.error(refused.code, refused.message, refused.status)
+        message = f"{self.command} {path}: no such method or parent"
+        return 404, self.error(404, message, "NOT_FOUND")
 
-    def answer(self, code, content):
-        payload = json.dumps(content).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(payload)
-
-
-def error(code, message, status):
-    return {"error": {"code": code, "message": message, "status": status}}
+    def error(self, code, message, status):
+        return {"error": {"code": code, "message": message, "status": status}}
 
 
 @contextlib.contextmanager
 def serve_vertex() -> Iterator[tuple[FakeVertex, str]]:
     """Starts the server; gives its state and its address."""
     fake = FakeVertex()
-    handler = type("Handler", (_Handler,), {"fake": fake})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield fake, f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serve(_Handler, fake) as address:
+        yield fake, address

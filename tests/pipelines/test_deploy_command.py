@@ -6,6 +6,7 @@ import pytest
 
 from components.common import vertex as connection
 from components.common.cli import run_cli
+from components.common.patience import Patience
 from components.deploy_model.config import ServingConfig
 from components.deploy_model.local_registry import LocalRegistry
 from components.deploy_model.registry import Registry
@@ -32,7 +33,7 @@ def place(request, tmp_path):
         named = str(tmp_path / "registry")
     else:
         request.getfixturevalue("fake")
-        hasty = connection.Patience(poll=0.0, settle=0.05)
+        hasty = Patience(poll=0.0, settle=0.05)
         vertex = connection.Vertex(PROJECT, REGION, hasty)
         registry = VertexRegistry(vertex, "flowers", ServingConfig(), tmp_path)
         named = f"vertex://{PROJECT}/{REGION}"
@@ -88,7 +89,7 @@ def test_version_that_is_not_there(place, capsys):
 
 
 def test_canary_that_answers_no_probabilities_is_rolled_back(fake, tmp_path, capsys, monkeypatch):
-    hasty = connection.Patience(poll=0.0, settle=0.05)
+    hasty = Patience(poll=0.0, settle=0.05)
     registry = VertexRegistry(
         connection.Vertex(PROJECT, REGION, hasty), "flowers", ServingConfig(), tmp_path
     )

@@ -13,25 +13,21 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.common import vertex as connection
-from components.common.cli import run_cli
 from components.common.errors import ConfigError
+from components.common.patience import Patience
 from pipelines import triggers
-from pipelines.cli import flowers
 from pipelines.targets import vertex as runs
 from pipelines.targets.vertex_config import VertexTarget
+from tests.commands import DIGEST, lock_images, run
 from tests.fakes.vertex import FAULTS, PARENT, PROJECT, REGION, serve_vertex
 
 PHOTOS = ["--images", "gs://bucket/photos"]
-DIGEST = "sha256:" + "a" * 64
 State = v1.PipelineTaskDetail.State
 
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    patience = connection.Patience(
-        request=10.0, first_wait=0.0, tries=4, operation=5.0, poll=0.0, settle=0.05
-    )
-    monkeypatch.setattr(connection, "PATIENT", patience)
+    patience = Patience(request=10.0, first_wait=0.0, tries=4, operation=5.0, poll=0.0, settle=0.05)
     monkeypatch.setattr(connection.Vertex.__init__, "__defaults__", (patience,))
 
 
@@ -54,23 +50,6 @@ def here(tmp_path, monkeypatch):
 def write_target(folder, **changes):
     content = {"project": PROJECT, "region": REGION, "pipeline_root": "gs://bucket/root"} | changes
     (folder / "vertex.yaml").write_text(yaml.safe_dump(content))
-
-
-def lock_images(folder, fake, pushed=("cpu", "gpu", "deploy")):
-    """A lock file of images in the registry of the fake."""
-    images = {
-        name: f"{fake.host}/repo/flowers-{name}@{DIGEST}" for name in ("cpu", "gpu", "deploy")
-    }
-    fake.images |= {f"repo/flowers-{name}@{DIGEST}" for name in pushed}
-    (folder / "lock.json").write_text(json.dumps({"commit": "a" * 40, "images": images}))
-
-
-def run(capsys, *arguments):
-    """Exit code and what was printed."""
-    with pytest.raises(SystemExit) as exit_:
-        run_cli(flowers, list(arguments))
-    printed = capsys.readouterr()
-    return exit_.value.code, printed.out, printed.err
 
 
 SUBMIT = ["submit", *PHOTOS, "--config", "vertex.yaml", "--image-lock", "lock.json"]
@@ -382,7 +361,7 @@ class TestSchedule:
     def test_list_show_pause_resume_update_delete(self, fake, here, capsys):
         self.create(fake, here, capsys, "--max-runs", "7", "--end", "2999-01-01T00:00")
         name = ["--name", "weekly", *PLACE]
-        assert run(capsys, "schedule", "list", *PLACE)[1] == "weekly  active  TZ=UTC 0 3 * * 1\n"
+        assert run(capsys, "schedule", "list", *PLACE)[1] == "weekly  active  0 3 * * 1  UTC\n"
         shown = run(capsys, "schedule", "show", *name)[1]
         assert "runs         0 of 7" in shown
         assert shown.count("next run") == 3

@@ -13,7 +13,8 @@ from components.common import gcs
 from components.common.dataset import load_dataset
 from components.common.errors import ChampionStaysError, ConfigError, DataError
 from components.common.models import load_metadata, load_model, save_model
-from components.common.vertex import ENDPOINT_VARIABLE, Patience, Vertex
+from components.common.patience import Patience
+from components.common.vertex import ENDPOINT_VARIABLE, Vertex
 from components.deploy_model.config import DeployConfig, ServingConfig
 from components.deploy_model.deploy import deploy
 from components.deploy_model.registries import (

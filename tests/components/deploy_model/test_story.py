@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from components.common.errors import FlowersError
-from components.common.vertex import ENDPOINT_VARIABLE, Patience, Vertex
+from components.common.patience import Patience
+from components.common.vertex import ENDPOINT_VARIABLE, Vertex
 from components.deploy_model.config import DeployConfig, ServingConfig
 from components.deploy_model.deploy import decide_and_roll_out
 from components.deploy_model.local_registry import LocalRegistry
