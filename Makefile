@@ -57,12 +57,13 @@ format: $(VENV)/dev.installed ## Format the code
 
 lock: ## Pin every dependency anew, with hashes; needs uv
 	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker --extra vertex \
-		--extra dev -o $(LOCKS)/dev.txt
+		--extra serve --extra onnx --extra dev -o $(LOCKS)/dev.txt
 	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker \
 		-c $(LOCKS)/dev.txt -o $(LOCKS)/local.txt
 	$(UV_COMPILE) $(LOCKS)/cpu.in -o $(LOCKS)/cpu.txt
 	$(UV_COMPILE) $(LOCKS)/gpu.in -o $(LOCKS)/gpu.txt
 	$(UV_COMPILE) $(LOCKS)/deploy.in -o $(LOCKS)/deploy.txt
+	$(UV_COMPILE) $(LOCKS)/serve.in -o $(LOCKS)/serve.txt
 	$(UV_COMPILE) --no-deps $(LOCKS)/kfp.in -o $(LOCKS)/kfp.txt
 
 image: $(VENV)/local.installed ## Build the CPU image, or with ARGS of flowers images build

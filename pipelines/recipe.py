@@ -44,12 +44,14 @@ class DeploymentConfig:
         model_name: Name of the model and of its endpoint.
         run_name: Name of the run, for the labels of the version.
         serving_config: What serves on Vertex AI, see `ServingConfig`.
+        command: What makes the run, for its report.
     """
 
     registry: str = ""
     model_name: str = "flowers"
     run_name: str = ""
     serving_config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    command: str = ""
 
     def __post_init__(self) -> None:
         check_model_name(self.model_name)

@@ -1,6 +1,7 @@
 """`flowers submit`: the pipeline on Vertex AI."""
 
 import dataclasses
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def compile_for(
         registry=where.registry,
         model_name=where.model_name,
         serving_config=dataclasses.asdict(where.serving),
+        command=shlex.join(["flowers", *sys.argv[1:]]),
     )
     parameters = pipeline_parameters(photos, loaded, deployment)
     return where, compile_vertex(parameters, where, lock)
