@@ -45,6 +45,7 @@ def graph_with(train: Any = train_model, run: Any = "") -> Callable[..., None]:
         checkpoint: str,
         checkpoint_steps: int,
         gate_threshold: float,
+        export_config: dict,
         deploy_config: dict,
         registry: str,
         model_name: str,
@@ -100,6 +101,11 @@ def graph_with(train: Any = train_model, run: Any = "") -> Callable[..., None]:
                 examples=examples,
                 model=trained.outputs["model"],
                 evaluation=evaluated.outputs["evaluation"],
+                export_config=export_config,
+                images=images,
+                manifest=manifest,
+                model_config=model_config,
+                train_config=train_config,
             )
             with dsl.If(registry != "", name="registry-given"):
                 deployed = deploy_model(

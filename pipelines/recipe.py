@@ -8,6 +8,7 @@ from components.augment_examples.config import AugmentConfig
 from components.common.config import build, override, read_mapping
 from components.common.recipes import recipe_path
 from components.deploy_model.config import DeployConfig, check_model_name
+from components.export_model.config import ExportConfig
 from components.gate_model.config import GateConfig
 from components.ingest_examples.config import IngestConfig, PhotosConfig
 from components.train_model.architectures import ModelConfig
@@ -25,6 +26,7 @@ class Recipe:
         train: How the model is trained.
         gate: What it must reach.
         deploy: When it takes the place of the champion.
+        export: In which formats it leaves, and what its card says.
     """
 
     ingest: IngestConfig
@@ -33,6 +35,7 @@ class Recipe:
     train: TrainConfig
     gate: GateConfig
     deploy: DeployConfig = dataclasses.field(default_factory=DeployConfig)
+    export: ExportConfig = dataclasses.field(default_factory=ExportConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +92,7 @@ def pipeline_parameters(
         "checkpoint": "",
         "checkpoint_steps": 0,
         "gate_threshold": recipe.gate.threshold,
+        "export_config": _plain(recipe.export),
         "deploy_config": _plain(recipe.deploy),
         **dataclasses.asdict(deployment),
     }
