@@ -11,7 +11,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile submit test lint types unit test-docker test-faults damage format lock image smoke clean
+.PHONY: help run compile submit test lint types unit test-docker test-faults test-browser test-hostile damage format lock image smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,13 +39,19 @@ types: $(VENV)/dev.installed ## Check types
 	$(BIN)/mypy
 
 unit: $(VENV)/dev.installed ## Run the tests that need no container engine
-	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults"
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults and not browser and not hostile"
 
 test-faults: $(VENV)/dev.installed ## Let every single request of a deployment fail once, in each way
 	$(BIN)/pytest --numprocesses=auto --dist=load -m faults --timeout=900 tests/components/deploy_model $(ARGS)
 
 test-docker: $(VENV)/dev.installed ## Build the CPU image and run the tests that need an engine
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m docker tests/containers $(ARGS)
+
+test-browser: $(VENV)/dev.installed ## Look at the report and the page in Chromium; pictures in build/screenshots
+	$(BIN)/pytest -m browser tests/browser $(ARGS)
+
+test-hostile: $(VENV)/dev.installed ## Send 2,000 hostile requests to the server
+	$(BIN)/pytest -m hostile tests/serving $(ARGS)
 
 damage: $(VENV)/dev.installed ## Ingest 2,400 damaged photos and 600 damaged shards
 	$(BIN)/pytest tests/components/ingest_examples/test_damage.py --damaged-inputs=2400 \

@@ -5,9 +5,9 @@ from pathlib import Path
 
 # Set by `flowers images build`, read by `flowers run --runner docker`.
 CODE_LABEL = "flowers.code"
-_FOLDERS = ("components", "pipelines")
+_FOLDERS = ("components", "pipelines", "serving")
 # What a wheel of the project holds; the rest of the folders is for people.
-_SUFFIXES = {".html", ".md", ".py", ".yaml"}
+_SUFFIXES = {".css", ".html", ".js", ".md", ".py", ".yaml"}
 _ROOT = Path(__file__).parents[1]
 
 

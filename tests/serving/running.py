@@ -1,0 +1,70 @@
+"""A real server in a thread, on a free port of loopback."""
+
+import asyncio
+import contextlib
+import http.client
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from serving.app import Server
+from serving.config import ServeConfig
+from serving.model import ServedModel
+from serving.server import make_server
+
+
+class Running:
+    """A server that runs.
+
+    Attributes:
+        host: Its address.
+        port: Its port.
+        server: Its handlers.
+    """
+
+    def __init__(self, host: str, port: int, server: Server) -> None:
+        self.host, self.port, self.server = host, port, server
+        self.address = f"http://{host}:{port}"
+
+    def ask(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes, http.client.HTTPMessage]:
+        """One request on a connection of its own."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return response.status, response.read(), response.headers
+        finally:
+            connection.close()
+
+
+@contextlib.contextmanager
+def running_server(saved_model: Path, wait: bool = True, **limits: Any) -> Iterator[Running]:
+    """Serves a SavedModel while the context is open.
+
+    Args:
+        saved_model: The model.
+        wait: Whether to wait until it is ready.
+        **limits: Fields of `ServeConfig`.
+    """
+    config = ServeConfig(**({"port": 0, "max_batch": 8, "grace": 5.0} | limits))
+    runner, server, listener = make_server(lambda: ServedModel(saved_model), config)
+    with listener:
+        thread = threading.Thread(target=lambda: asyncio.run(runner.serve([listener])))
+        thread.start()
+        try:
+            running = Running(*listener.getsockname()[:2], server)
+            deadline = time.monotonic() + 60
+            while wait and server.engine is None:
+                if server.failure:
+                    raise server.failure
+                assert time.monotonic() < deadline, "the server did not become ready"
+                time.sleep(0.02)
+            yield running
+        finally:
+            runner.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
