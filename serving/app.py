@@ -112,11 +112,14 @@ class Server:
             gets[health_route] = self._readyz
         routes = [Route(path, self._counted(path, one), methods=["POST"]) for path, one in posts.items()]
         routes += [Route(path, self._counted(path, one), methods=["GET"]) for path, one in gets.items()]
-        return Starlette(
+        app = Starlette(
             routes=routes,
             lifespan=self._lifespan,
             exception_handlers={HTTPException: self._refuse, Exception: self._fault},
         )
+        # A path that is not quite right is no reason to send anybody elsewhere.
+        app.router.redirect_slashes = False
+        return app
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:

@@ -53,7 +53,11 @@ def running_server(saved_model: Path, wait: bool = True, **limits: Any) -> Itera
     config = ServeConfig(**({"port": 0, "max_batch": 8, "grace": 5.0} | limits))
     runner, server, listener = make_server(lambda: ServedModel(saved_model), config)
     with listener:
-        thread = threading.Thread(target=lambda: asyncio.run(runner.serve([listener])))
+        def run() -> None:
+            with asyncio.Runner(loop_factory=runner.config.get_loop_factory()) as loop:
+                loop.run(runner.serve([listener]))
+
+        thread = threading.Thread(target=run)
         thread.start()
         try:
             running = Running(*listener.getsockname()[:2], server)
