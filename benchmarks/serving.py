@@ -149,8 +149,12 @@ def _wrk(server: _Server, bodies: list[bytes], seconds: int, connections: int) -
 
 def _options(function: Any) -> Any:
     path = click.Path(exists=True, path_type=Path)
-    function = click.option("--photos", type=path, required=True, help="Folder of photos.")(function)
-    return click.option("--model", type=path, required=True, help="A run or a SavedModel.")(function)
+    function = click.option("--photos", type=path, required=True, help="Folder of photos.")(
+        function
+    )
+    return click.option("--model", type=path, required=True, help="A run or a SavedModel.")(
+        function
+    )
 
 
 @click.group()
@@ -165,7 +169,16 @@ def main() -> None:
 def throughput(model: Path, photos: Path, rounds: int, seconds: int) -> None:
     """Images per second: the server under wrk, and the bare loop, in turn."""
     bench = _Bench(model, photos, 256)
-    command = [sys.executable, "-m", "benchmarks.serving", "bare", "--model", str(model), "--photos", str(photos)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.serving",
+        "bare",
+        "--model",
+        str(model),
+        "--photos",
+        str(photos),
+    ]
     bare, ours = [], []
     bodies = bench.bodies()
     for number in range(rounds):
@@ -198,7 +211,10 @@ def bare(model: Path, photos: Path) -> None:
         size = json.loads((folder / "assets.extra/flowers.json").read_text())["image_size"]
         net = keras.models.load_model(folder.parent / _keras_file(folder), compile=False)
     graph = tf.function(lambda images: net(images, training=False))
-    ways: dict[str, Callable[[Any], Any]] = {"eager": lambda x: net(x, training=False), "graph": graph}
+    ways: dict[str, Callable[[Any], Any]] = {
+        "eager": lambda x: net(x, training=False),
+        "graph": graph,
+    }
     batches = [bench.photos[i : i + _BATCH] for i in range(0, len(bench.photos), _BATCH)]
     speeds = {}
     for name, way in ways.items():
@@ -218,7 +234,9 @@ def _keras_file(folder: Path) -> Path:
     """Beside a SavedModel: in an export, or in the outputs of a task."""
     found = next(folder.parent.glob("exports/model.keras"), None)
     if found is None:
-        raise click.UsageError(f"{folder.parent}: expected exports/model.keras beside the SavedModel")
+        raise click.UsageError(
+            f"{folder.parent}: expected exports/model.keras beside the SavedModel"
+        )
     return found.relative_to(folder.parent)
 
 

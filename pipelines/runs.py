@@ -97,9 +97,7 @@ def differences(runs: Sequence[PastRun]) -> list[tuple[str, list[str]]]:
     names = sorted({name for one in flat for name in one})
     rows = [(name, [one.get(name, "-") for one in flat]) for name in names]
     return [
-        (name, values)
-        for name, values in rows
-        if len(set(values)) > 1 and name not in _INCIDENTAL
+        (name, values) for name, values in rows if len(set(values)) > 1 and name not in _INCIDENTAL
     ]
 
 

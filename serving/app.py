@@ -110,8 +110,12 @@ class Server:
             posts[predict_route] = self._predict
         if health_route:
             gets[health_route] = self._readyz
-        routes = [Route(path, self._counted(path, one), methods=["POST"]) for path, one in posts.items()]
-        routes += [Route(path, self._counted(path, one), methods=["GET"]) for path, one in gets.items()]
+        routes = [
+            Route(path, self._counted(path, one), methods=["POST"]) for path, one in posts.items()
+        ]
+        routes += [
+            Route(path, self._counted(path, one), methods=["GET"]) for path, one in gets.items()
+        ]
         app = Starlette(
             routes=routes,
             lifespan=self._lifespan,
@@ -295,9 +299,7 @@ class Server:
             405: f"{request.method[:20]} is not what {request.url.path[:200]} takes",
         }
         message = reasons.get(error.status_code, error.detail)
-        return Response(
-            format_error(message), error.status_code, error.headers, media_type=_JSON
-        )
+        return Response(format_error(message), error.status_code, error.headers, media_type=_JSON)
 
     async def _fault(self, _request: Request, _error: Exception) -> Response:
         """A fault of ours: logged with its traceback by the server, and no part of the answer."""

@@ -36,9 +36,9 @@ class _Headers(Exception):  # noqa: N818
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 for strangers: headers are bounded in size and in time, and so is what is refused."""
+    """HTTP/1.1 for strangers: headers are bounded in size and time, and so is what is refused."""
 
-    # Set by `guarded`.
+    # Seconds for the headers, and for what is read away; set by `_guarded`.
     patience = 10.0
 
     def __init__(self, *arguments: Any, **named: Any) -> None:

@@ -179,9 +179,9 @@ def figure(drawn: Figure, alternative: str) -> Markup:
         drawn.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     _, _, svg = buffer.getvalue().partition("<svg")
     svg = svg.replace(_INK, "currentColor")
-    return Markup('<figure role="img" tabindex="0" aria-label="{}"><svg aria-hidden="true"{}</figure>').format(
-        alternative, Markup(svg)
-    )
+    return Markup(
+        '<figure role="img" tabindex="0" aria-label="{}"><svg aria-hidden="true"{}</figure>'
+    ).format(alternative, Markup(svg))
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:

@@ -1,6 +1,7 @@
 """The command line of the step: `python -m components.export_model`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -9,7 +10,7 @@ from components.common.config import build, read_mapping
 from components.common.outputs import staged
 from components.common.step import import_tensorflow_quietly, run_step
 
-_MAPPING = {"default": "{}", "metavar": "FILE|JSON"}
+_MAPPING: dict[str, Any] = {"default": "{}", "metavar": "FILE|JSON"}
 
 
 @click.command("export-model")

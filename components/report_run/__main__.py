@@ -16,7 +16,7 @@ from components.common.step import run_step
 @click.option("--augmentation-page", type=PATH, required=True, help="That of augment-examples.")
 @click.option("--data-page", type=PATH, required=True, help="That of ingest-examples.")
 @click.option("--run-name", default="", help="Name of the run.")
-@click.option("--command", "made_by", default="", help="What made the run.")
+@click.option("--command", default="", help="What made the run.")
 @click.option("--output", type=PATH, required=True, help="HTML file to make.")
 def command(
     verdict: Path,
@@ -26,7 +26,7 @@ def command(
     augmentation_page: Path,
     data_page: Path,
     run_name: str,
-    made_by: str,
+    command: str,
     output: Path,
 ) -> None:
     """Puts the pages of the steps behind the verdict of the gate."""
@@ -34,7 +34,7 @@ def command(
         from components.report_run.report import report_at_gate
 
         pages = [evaluation_page, training_page, augmentation_page, data_page]
-        report_at_gate(verdict, evaluation, pages, output, run_name, made_by)
+        report_at_gate(verdict, evaluation, pages, output, run_name, command)
 
 
 if __name__ == "__main__":

@@ -37,9 +37,7 @@ def predict(model: str, photos: tuple[str, ...], top: int, as_json: bool) -> int
         speed = f"{len(places)} photos in {seconds:.1f} s, {len(places) / seconds:.0f} photos/s"
         print(speed, file=sys.stderr)
     if bad:
-        print(
-            f"flowers predict: {bad} of {len(places)} photos could not be used", file=sys.stderr
-        )
+        print(f"flowers predict: {bad} of {len(places)} photos could not be used", file=sys.stderr)
     return 2 if bad else 0
 
 

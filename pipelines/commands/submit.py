@@ -53,7 +53,8 @@ def submit(
     from pipelines.targets.machines import quota_of
     from pipelines.targets.vertex_pipeline import dry_run as shown
 
-    where, spec = compile_for(recipe, assignments, image_lock, arguments)
+    command = shlex.join(["flowers", *sys.argv[1:]])
+    where, spec = compile_for(recipe, assignments, image_lock, arguments, command)
     vertex = Vertex(where.project, where.region)
     request = runs.create_request(vertex, spec, {}, where, runs.new_job_id())
     if dry_run:
@@ -97,8 +98,16 @@ def compile_for(
     assignments: tuple[str, ...],
     image_lock: Path | None,
     arguments: dict[str, Any],
+    command: str = "",
 ) -> tuple[Any, dict[str, Any]]:
     """Target and compiled pipeline for a command's arguments, with every mistake in one list.
+
+    Args:
+        recipe: Name of the recipe, as it was given.
+        assignments: Changes to it.
+        image_lock: File of `flowers images build`.
+        arguments: The flags.
+        command: What makes the run, for its report; empty where others start the runs.
 
     Raises:
         ConfigError: Names all that is wrong.
@@ -127,7 +136,7 @@ def compile_for(
         registry=where.registry,
         model_name=where.model_name,
         serving_config=dataclasses.asdict(where.serving),
-        command=shlex.join(["flowers", *sys.argv[1:]]),
+        command=command,
     )
     parameters = pipeline_parameters(photos, loaded, deployment)
     return where, compile_vertex(parameters, where, lock)

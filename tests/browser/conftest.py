@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
-
 SCREENSHOTS = Path("build", "screenshots")
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # Nothing of its own goes out, whatever the page does.

@@ -157,9 +157,7 @@ class TestPage:
         assert not watched.page.locator("#problem").is_visible()
 
     def test_too_large_a_file_is_not_even_sent(self, watched):
-        watched.page.evaluate(
-            "() => take([new File([new Uint8Array(17 * 2 ** 20)], 'huge.jpg')])"
-        )
+        watched.page.evaluate("() => take([new File([new Uint8Array(17 * 2 ** 20)], 'huge.jpg')])")
         problem = watched.page.locator("#problem")
         problem.wait_for()
         assert "17 MiB is too large; at most 16 MiB" in problem.inner_text()

@@ -28,6 +28,12 @@ class Running:
         self.host, self.port, self.server = host, port, server
         self.address = f"http://{host}:{port}"
 
+    @property
+    def model(self) -> Any:
+        """The model, for tests that put another one in its place."""
+        assert self.server.engine is not None
+        return self.server.engine.model
+
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, bytes, http.client.HTTPMessage]:
@@ -53,6 +59,7 @@ def running_server(saved_model: Path, wait: bool = True, **limits: Any) -> Itera
     config = ServeConfig(**({"port": 0, "max_batch": 8, "grace": 5.0} | limits))
     runner, server, listener = make_server(lambda: ServedModel(saved_model), config)
     with listener:
+
         def run() -> None:
             with asyncio.Runner(loop_factory=runner.config.get_loop_factory()) as loop:
                 loop.run(runner.serve([listener]))
@@ -60,7 +67,7 @@ def running_server(saved_model: Path, wait: bool = True, **limits: Any) -> Itera
         thread = threading.Thread(target=run)
         thread.start()
         try:
-            running = Running(*listener.getsockname()[:2], server)
+            running = Running(config.host, listener.getsockname()[1], server)
             deadline = time.monotonic() + 60
             while wait and server.engine is None:
                 if server.failure:

@@ -92,8 +92,10 @@ class TestPredict:
             found = list(pool.map(lambda i: answer(running, photos[i % 8], headers=RAW), range(64)))
         for number, (code, content) in enumerate(found):
             assert code == 200
-            shares = [one["predictions"][0]["probabilities"] for one in (content, expected[number % 8])]
-            np.testing.assert_allclose(*shares, atol=1e-5)
+            received, wanted = (
+                one["predictions"][0]["probabilities"] for one in (content, expected[number % 8])
+            )
+            np.testing.assert_allclose(received, wanted, atol=1e-5)
 
 
 BAD = [
@@ -110,13 +112,19 @@ BAD = [
     ("b64 of a number", b'{"instances": [{"b64": 1}]}', "photo 0: expected"),
     ("base64", b'{"instances": [{"b64": "!!"}]}', "photo 0: the base64 is wrong"),
     ("no bytes", b'{"instances": [{"b64": ""}]}', "not an image"),
-    ("signature", b'{"signature_name": "x", "instances": [{"b64": ""}]}', "signature_name: expected"),
+    (
+        "signature",
+        b'{"signature_name": "x", "instances": [{"b64": ""}]}',
+        "signature_name: expected",
+    ),
     ("deep", b"[" * 100_000, "the body is not JSON"),
 ]
 
 
 class TestRefused:
-    @pytest.mark.parametrize(("body", "reason"), [case[1:] for case in BAD], ids=[c[0] for c in BAD])
+    @pytest.mark.parametrize(
+        ("body", "reason"), [case[1:] for case in BAD], ids=[c[0] for c in BAD]
+    )
     def test_body(self, running, body, reason):
         code, content = answer(running, body)
         assert code == 400
@@ -151,7 +159,12 @@ class TestRefused:
         assert (code, content["error"]) == (413, "expected at most 1 MiB")
 
     def test_unknown_address(self, running):
-        for path in ("/v1/models/roses:predict", "/../etc/passwd", "/static/../app.py", "/%2e%2e/x"):
+        for path in (
+            "/v1/models/roses:predict",
+            "/../etc/passwd",
+            "/static/../app.py",
+            "/%2e%2e/x",
+        ):
             code, content, _ = running.ask("GET", path)
             assert code == 404
             assert json.loads(content)["error"].startswith("there is nothing at")
@@ -232,13 +245,13 @@ class TestOperation:
 
     def test_overload_is_told_at_once(self, saved_model):
         with running_server(saved_model, max_photos=4, max_instances=4) as server:
-            slow = server.server.engine.model.predict
+            slow = server.model.predict
 
             def predict(images):
                 time.sleep(0.5)
                 return slow(images)
 
-            server.server.engine.model.predict = predict
+            server.model.predict = predict
             with concurrent.futures.ThreadPoolExecutor(8) as pool:
                 began = time.monotonic()
                 waiting = [pool.submit(server.ask, "POST", PREDICT, photo(), RAW) for _ in range(4)]
@@ -254,16 +267,16 @@ class TestOperation:
 
     def test_no_answer_in_time(self, saved_model):
         with running_server(saved_model, timeout=0.1) as server:
-            slow = server.server.engine.model.predict
+            slow = server.model.predict
 
             def predict(images):
                 time.sleep(0.4)
                 return slow(images)
 
-            server.server.engine.model.predict = predict
+            server.model.predict = predict
             code, content, _ = server.ask("POST", PREDICT, photo(), RAW)
             assert (code, json.loads(content)["error"]) == (503, "no answer within 0.1 s")
-            del server.server.engine.model.predict
+            del server.model.predict
             time.sleep(0.5)
             assert server.ask("POST", PREDICT, photo(), RAW)[0] == 200
 
@@ -273,8 +286,8 @@ class TestOperation:
             def predict(images):
                 raise RuntimeError("secret detail")
 
-            server.server.engine.model.predict = predict
+            server.model.predict = predict
             code, content, _ = server.ask("POST", PREDICT, photo(), RAW)
             assert (code, content) == (500, b'{"error":"a fault of the server"}')
-            del server.server.engine.model.predict
+            del server.model.predict
             assert server.ask("POST", PREDICT, photo(), RAW)[0] == 200

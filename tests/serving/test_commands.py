@@ -46,7 +46,9 @@ def bucket(saved_model, photos):
         gcs._client().create_bucket("bucket")
         for file in [*saved_model.rglob("*"), *photos.rglob("*.jpg")]:
             if file.is_file():
-                below = file.relative_to(saved_model.parent if saved_model in file.parents else photos.parent)
+                below = file.relative_to(
+                    saved_model.parent if saved_model in file.parents else photos.parent
+                )
                 gcs.write_blob(f"gs://bucket/{below}", file.read_bytes())
         yield "gs://bucket"
         gcs.close_client()
@@ -89,13 +91,19 @@ class TestPredict:
         code, out, _ = run(capsys, "predict", f"{bucket}/saved_model", f"{bucket}/photos", "--json")
         assert code == 0
         _, here, _ = run(capsys, "predict", saved_model, photos, "--json")
-        answers = [[json.loads(line)["probabilities"] for line in text.splitlines()] for text in (out, here)]
+        answers = [
+            [json.loads(line)["probabilities"] for line in text.splitlines()]
+            for text in (out, here)
+        ]
         assert answers[0] == answers[1]
 
     @pytest.mark.parametrize("place", ["absent.jpg", "gs://bucket/absent"])
     def test_absent_photo(self, capsys, bucket, saved_model, place):
         code, _, err = run(capsys, "predict", saved_model, place)
-        assert (code, err) == (2, f"flowers: {place}: expected a photo or a folder of photos, found none\n")
+        assert (code, err) == (
+            2,
+            f"flowers: {place}: expected a photo or a folder of photos, found none\n",
+        )
 
     def test_absent_model(self, capsys, tmp_path, photos):
         code, _, err = run(capsys, "predict", tmp_path, photos)
@@ -104,7 +112,10 @@ class TestPredict:
 
     def test_damaged_model(self, tmp_path):
         (tmp_path / "saved_model.pb").write_bytes(b"no model")
-        with saved_model_at(str(tmp_path)) as folder, pytest.raises(DataError, match="export it anew"):
+        with (
+            saved_model_at(str(tmp_path)) as folder,
+            pytest.raises(DataError, match="export it anew"),
+        ):
             ServedModel(folder)
 
     def test_batches_do_not_change_answers(self, model, photos):
@@ -126,6 +137,7 @@ def started(model, **environment):
         text=True,
         env=os.environ | environment,
     )
+    assert process.stdout is not None
     line = process.stdout.readline()
     return process, int(line.strip().rpartition(":")[2]) if line else 0
 

@@ -8,6 +8,8 @@ import socket
 import struct
 import zlib
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -44,15 +46,24 @@ def wrong_base64(rng):
 
 
 def wrong_shape(rng):
-    deep = [[]]
+    deep: list[Any] = [[]]
     for _ in range(rng.randrange(50)):
         deep = [deep]
     bodies = [
-        {"instances": {"b64": "eA=="}}, {"instances": [deep]}, {"inputs": {"x": [1]}}, [], "x", None,
-        {"instances": [{"image_bytes": [1, 2]}]}, {"instances": [None]}, {"instances": [1e308] * 9},
-        {"instances": [{"b64": "eA=="}] * 500}, {"signature_name": ["x"], "instances": [{}]},
-        {"signature_name": {"a": 1}, "instances": [{}]}, {"INSTANCES": []},
-    ]  # fmt: skip
+        {"instances": {"b64": "eA=="}},
+        {"instances": [deep]},
+        {"inputs": {"x": [1]}},
+        [],
+        "x",
+        None,
+        {"instances": [{"image_bytes": [1, 2]}]},
+        {"instances": [None]},
+        {"instances": [1e308] * 9},
+        {"instances": [{"b64": "eA=="}] * 500},
+        {"signature_name": ["x"], "instances": [{}]},
+        {"signature_name": {"a": 1}, "instances": [{}]},
+        {"INSTANCES": []},
+    ]
     return as_json(rng.choice(bodies))
 
 
@@ -104,11 +115,22 @@ def tiny(rng):
 
 def path_trick(rng):
     paths = [
-        "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/..%2f..%2fetc/passwd", "//etc/passwd",
-        "/app.js/../../app.py", "/style.css%00.py", "/v1/models/../../x:predict", "/v1/models/%00",
-        "/v1/models/flowers:predict/../..", "/.git/config", "/static/app.js", "/app.js%2f", "/\\..\\x",
-        "/" + "a" * 20_000, "/model-card.md/."
-    ]  # fmt: skip
+        "/../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/..%2f..%2fetc/passwd",
+        "//etc/passwd",
+        "/app.js/../../app.py",
+        "/style.css%00.py",
+        "/v1/models/../../x:predict",
+        "/v1/models/%00",
+        "/v1/models/flowers:predict/../..",
+        "/.git/config",
+        "/static/app.js",
+        "/app.js%2f",
+        "/\\..\\x",
+        "/" + "a" * 20_000,
+        "/model-card.md/.",
+    ]
     return raw(b"", path=rng.choice(paths), method=rng.choice(["GET", "POST"]))
 
 
@@ -117,7 +139,13 @@ def wrong_method(rng):
 
 
 def no_http(rng):
-    first = [b"\x16\x03\x01\x02\x00", b"SSH-2.0-x\r\n\r\n", b"GET\r\n\r\n", b"\0" * 99, b"GET / HTTP/9.9\r\n\r\n"]
+    first = [
+        b"\x16\x03\x01\x02\x00",
+        b"SSH-2.0-x\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"\0" * 99,
+        b"GET / HTTP/9.9\r\n\r\n",
+    ]
     return rng.choice(first) + b"\r\n\r\n"
 
 
@@ -137,9 +165,23 @@ def smuggled(rng):
 
 
 KINDS = [
-    not_json, wrong_base64, wrong_shape, deep_json, png_bomb, wide_jpeg, truncated, scans, other_format,
-    tiny, path_trick, wrong_method, no_http, long_headers, lying_length, smuggled,
-]  # fmt: skip
+    not_json,
+    wrong_base64,
+    wrong_shape,
+    deep_json,
+    png_bomb,
+    wide_jpeg,
+    truncated,
+    scans,
+    other_format,
+    tiny,
+    path_trick,
+    wrong_method,
+    no_http,
+    long_headers,
+    lying_length,
+    smuggled,
+]
 
 
 def send(server, content):
@@ -164,14 +206,14 @@ def send_good(server, rng):
 
 @pytest.fixture(scope="module")
 def server(saved_model):
-    limits = {"max_body": 16, "body_timeout": 2.0, "max_memory": 64}
+    limits: dict[str, Any] = {"max_body": 16, "body_timeout": 2.0, "max_memory": 64}
     with running_server(saved_model, **limits) as running:
         yield running
 
 
 def test_two_thousand_requests(server):
     rng = random.Random(20)
-    codes = Counter()
+    codes: Counter[tuple[str, int]] = Counter()
     for number in range(COUNT):
         kind = KINDS[number % len(KINDS)]
         code, body = send(server, kind(rng))
@@ -183,12 +225,15 @@ def test_two_thousand_requests(server):
         if number % 10 == 0:
             send_good(server, rng)
     assert sum(codes.values()) == COUNT
-    assert all(codes[kind.__name__, 400] or codes[kind.__name__, 404] or codes[kind.__name__, 405] for kind in KINDS)
+    assert all(
+        codes[kind.__name__, 400] or codes[kind.__name__, 404] or codes[kind.__name__, 405]
+        for kind in KINDS
+    )
 
 
 def resident(name="VmRSS"):
-    with open("/proc/self/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(name)) // 1024
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) // 1024
 
 
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
