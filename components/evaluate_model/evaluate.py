@@ -95,7 +95,7 @@ def evaluate(examples: Path, model: Path, evaluation: Path, report: Path) -> Eva
         net = load_model(model)
         scores = _score(dataset, net)
         result = dataclasses.replace(
-            _count(scores, dataset.class_names),
+            count_scores(scores, dataset.class_names),
             model_class_names=metadata.class_names,
             train_overlap=_train_overlap(dataset, scores.digests),
             data_fingerprint=dataset.fingerprint,
@@ -173,7 +173,7 @@ def _explain(net: keras.Model, mistakes: list[Mistake]) -> list[Mistake]:
     return explained + rest
 
 
-def _count(scores: Scores, class_names: tuple[str, ...]) -> Evaluation:
+def count_scores(scores: Scores, class_names: tuple[str, ...]) -> Evaluation:
     """Turns scored examples into figures; where the data come from is filled in by the caller."""
     examples = len(scores.labels)
     if not examples:
