@@ -3,7 +3,7 @@
     python -m benchmarks.report --examples 100000 --classes 5
     python -m benchmarks.report --examples 100000 --classes 1000
 
-Answers are drawn from a seed; photos have 331 pixels and the detail, and so the bytes, of real ones.
+Answers are drawn from a seed; photos have 331 pixels and about the bytes of real ones.
 What is timed is all that evaluation and the report do with answers: counting, calibration, charts,
 gallery, and the page of the run around it.
 """
