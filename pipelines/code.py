@@ -7,7 +7,7 @@ from pathlib import Path
 CODE_LABEL = "flowers.code"
 _FOLDERS = ("components", "pipelines", "serving")
 # What a wheel of the project holds; the rest of the folders is for people.
-_SUFFIXES = {".css", ".html", ".js", ".md", ".py", ".yaml"}
+_SUFFIXES = {".css", ".html", ".jinja", ".js", ".py", ".yaml"}
 _ROOT = Path(__file__).parents[1]
 
 

@@ -92,7 +92,7 @@ def make_card(
 def to_markdown(card: dict[str, Any]) -> str:
     """The card for people."""
     _TEMPLATES.filters |= {"percent": percent, "plain": _plain}
-    template = _TEMPLATES.get_template("model_card.md")
+    template = _TEMPLATES.get_template("model_card.md.jinja")
     credits_ = list(card["data"]["credits"].items())
     named, others = credits_[:_AUTHORS_NAMED], credits_[_AUTHORS_NAMED:]
     return template.render(card=card, named=named, others=len(others))
