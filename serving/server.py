@@ -21,6 +21,7 @@ _MAX_HEADERS = 2**15
 # Of a body that was refused: so much is read away, so that the client comes to see the refusal.
 _MAX_DISCARDED = 2**28
 _KEEP_ALIVE = 30
+_BACKLOG = 1024
 EXIT_INTERRUPTED = 130
 
 
@@ -178,7 +179,7 @@ def make_server(
         server_header=False,
         date_header=False,
         limit_concurrency=config.max_connections,
-        backlog=1024,
+        backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=round(config.grace) or None,
     )
@@ -193,6 +194,8 @@ def _listen(config: ServeConfig) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((config.host, config.port))
+        # Whoever is told the address may come at once; the loop takes over what waits.
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigError(

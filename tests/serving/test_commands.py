@@ -1,5 +1,6 @@
 """`flowers predict` and `flowers serve`, as they are called."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -126,7 +127,9 @@ class TestPredict:
             assert later.probabilities == pytest.approx(first.probabilities, abs=1e-5)
 
 
+@contextlib.contextmanager
 def started(model, **environment):
+    """A server as it is called, and its port; it does not outlive the test."""
     command = [sys.executable, "-m", "pipelines", "serve", *([model] if model else [])]
     if "AIP_HTTP_PORT" not in environment:
         command += ["--port", "0"]
@@ -139,7 +142,11 @@ def started(model, **environment):
     )
     assert process.stdout is not None
     line = process.stdout.readline()
-    return process, int(line.strip().rpartition(":")[2]) if line else 0
+    with process:
+        try:
+            yield process, int(line.strip().rpartition(":")[2]) if line else 0
+        finally:
+            process.kill()
 
 
 def get(port, path, body=None):
@@ -155,8 +162,8 @@ def get(port, path, body=None):
 class TestServe:
     def test_vertex_contract_and_graceful_stop(self, saved_model):
         routes = {"AIP_PREDICT_ROUTE": "/predict", "AIP_HEALTH_ROUTE": "/health"}
-        process, port = started(None, AIP_STORAGE_URI=str(saved_model), AIP_HTTP_PORT="0", **routes)
-        with process:
+        told = {"AIP_STORAGE_URI": str(saved_model), "AIP_HTTP_PORT": "0", **routes}
+        with started(None, **told) as (process, port):
             while get(port, "/health")[0] == 503:
                 pass
             assert get(port, "/predict", encode(draw_photo(0, 0)))[0] == 200
@@ -165,8 +172,7 @@ class TestServe:
             assert process.stderr.read() == ""
 
     def test_absent_model_is_one_line(self, tmp_path):
-        process, _ = started(tmp_path)
-        with process:
+        with started(tmp_path) as (process, _):
             assert process.wait(60) == 2
             (line,) = process.stderr.read().splitlines()
             assert line.startswith(f"flowers: model {tmp_path}: expected a SavedModel")
