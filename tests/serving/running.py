@@ -48,16 +48,23 @@ class Running:
 
 
 @contextlib.contextmanager
-def running_server(saved_model: Path, wait: bool = True, **limits: Any) -> Iterator[Running]:
+def running_server(
+    saved_model: Path, hold: threading.Event | None = None, **limits: Any
+) -> Iterator[Running]:
     """Serves a SavedModel while the context is open.
 
     Args:
         saved_model: The model.
-        wait: Whether to wait until it is ready.
+        hold: The model is loaded once this is set; None waits until it is ready.
         **limits: Fields of `ServeConfig`.
     """
     config = ServeConfig(**({"port": 0, "max_batch": 8, "grace": 5.0} | limits))
-    runner, server, listener = make_server(lambda: ServedModel(saved_model), config)
+
+    def load() -> ServedModel:
+        assert hold is None or hold.wait(60)
+        return ServedModel(saved_model)
+
+    runner, server, listener = make_server(load, config)
     with listener:
 
         def run() -> None:
@@ -69,7 +76,7 @@ def running_server(saved_model: Path, wait: bool = True, **limits: Any) -> Itera
         try:
             running = Running(config.host, listener.getsockname()[1], server)
             deadline = time.monotonic() + 60
-            while wait and server.engine is None:
+            while hold is None and server.engine is None:
                 if server.failure:
                     raise server.failure
                 assert time.monotonic() < deadline, "the server did not become ready"

@@ -4,6 +4,7 @@ import base64
 import concurrent.futures
 import json
 import socket
+import threading
 import time
 
 import numpy as np
@@ -235,13 +236,18 @@ class TestOperation:
         assert headers["Content-Security-Policy"].startswith("default-src 'none'")
 
     def test_not_ready_while_the_model_loads(self, saved_model):
-        with running_server(saved_model, wait=False, max_batch=32) as server:
+        hold = threading.Event()
+        with running_server(saved_model, hold) as server:
             code, content, headers = server.ask("POST", PREDICT, photo(), RAW)
             assert code == 503
             assert b"is being loaded" in content
             assert headers["Retry-After"] == "2"
             assert server.ask("GET", "/healthz")[0] == 200
             assert server.ask("GET", "/readyz")[0] == 503
+            hold.set()
+            while server.ask("GET", "/readyz")[0] == 503:
+                time.sleep(0.05)
+            assert server.ask("POST", PREDICT, photo(), RAW)[0] == 200
 
     def test_overload_is_told_at_once(self, saved_model):
         with running_server(saved_model, max_photos=4, max_instances=4) as server:
