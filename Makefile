@@ -11,7 +11,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile submit test lint types unit test-docker test-faults damage format lock image smoke clean
+.PHONY: help run compile submit test lint types unit test-docker test-faults test-browser test-hostile damage format lock image smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,7 +39,7 @@ types: $(VENV)/dev.installed ## Check types
 	$(BIN)/mypy
 
 unit: $(VENV)/dev.installed ## Run the tests that need no container engine
-	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults"
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults and not browser and not hostile"
 
 test-faults: $(VENV)/dev.installed ## Let every single request of a deployment or a submission fail once
 	$(BIN)/pytest --numprocesses=auto --dist=load -m faults --timeout=900 tests/components/deploy_model \
@@ -47,6 +47,12 @@ test-faults: $(VENV)/dev.installed ## Let every single request of a deployment o
 
 test-docker: $(VENV)/dev.installed ## Build the CPU image and run the tests that need an engine
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m docker tests/containers $(ARGS)
+
+test-browser: $(VENV)/dev.installed ## Look at the report and the page in Chromium; pictures in build/screenshots
+	$(BIN)/pytest -m browser tests/browser $(ARGS)
+
+test-hostile: $(VENV)/dev.installed ## Send 2,000 hostile requests to the server
+	$(BIN)/pytest -m hostile tests/pipelines/serving $(ARGS)
 
 damage: $(VENV)/dev.installed ## Ingest 2,400 damaged photos and 600 damaged shards
 	$(BIN)/pytest tests/components/ingest_examples/test_damage.py --damaged-inputs=2400 \
@@ -58,12 +64,13 @@ format: $(VENV)/dev.installed ## Format the code
 
 lock: ## Pin every dependency anew, with hashes; needs uv
 	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker --extra vertex \
-		--extra kubeflow --extra dev -o $(LOCKS)/dev.txt
+		--extra kubeflow --extra serve --extra onnx --extra dev -o $(LOCKS)/dev.txt
 	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker \
 		-c $(LOCKS)/dev.txt -o $(LOCKS)/local.txt
 	$(UV_COMPILE) $(LOCKS)/cpu.in -o $(LOCKS)/cpu.txt
 	$(UV_COMPILE) $(LOCKS)/gpu.in -o $(LOCKS)/gpu.txt
 	$(UV_COMPILE) $(LOCKS)/deploy.in -o $(LOCKS)/deploy.txt
+	$(UV_COMPILE) $(LOCKS)/serve.in -o $(LOCKS)/serve.txt
 	$(UV_COMPILE) --no-deps $(LOCKS)/kfp.in -o $(LOCKS)/kfp.txt
 
 image: $(VENV)/local.installed ## Build the CPU image, or with ARGS of flowers images build

@@ -6,5 +6,7 @@ CPU = "flowers-cpu:latest"
 GPU = "flowers-gpu:latest"
 # Deployment: the packages of CPU, and the client of Vertex AI.
 DEPLOY = "flowers-deploy:latest"
+# A model over HTTP.
+SERVE = "flowers-serve:latest"
 # By the target of containers/Dockerfile that makes it.
-IMAGES = {"cpu": CPU, "gpu": GPU, "deploy": DEPLOY}
+IMAGES = {"cpu": CPU, "gpu": GPU, "deploy": DEPLOY, "serve": SERVE}

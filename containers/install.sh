@@ -14,15 +14,18 @@ done
 # compiled.
 find /opt/flowers/lib -type d -name tests -prune -exec rm -r {} +
 find /opt/flowers/lib \( -name '*.c' -o -name '*.pyi' \) -delete
+site=/opt/flowers/lib/python3.11/site-packages
 # What matplotlib and rich bring for what no step does: PDF, PostScript and formulas, which need fontTools
 # and more fonts than the one of our charts, and colours for source code.
-site=/opt/flowers/lib/python3.11/site-packages
-find "$site/fontTools" -mindepth 1 -maxdepth 1 ! -name __init__.py ! -name agl.py ! -name misc \
-    -exec rm -r {} +
-rm "$site"/fontTools/misc/*.so
-find "$site/matplotlib/mpl-data/fonts" -type f ! -name 'DejaVuSans.ttf' ! -name 'DejaVuSans-*.ttf' \
-    ! -name 'LastResort*' -delete
-rm -r "$site/matplotlib/mpl-data/sample_data" "$site/pygments/lexers"
+if [ -d "$site/matplotlib" ]; then
+    find "$site/fontTools" -mindepth 1 -maxdepth 1 ! -name __init__.py ! -name agl.py ! -name misc \
+        -exec rm -r {} +
+    rm "$site"/fontTools/misc/*.so
+    find "$site/matplotlib/mpl-data/fonts" -type f ! -name 'DejaVuSans.ttf' ! -name 'DejaVuSans-*.ttf' \
+        ! -name 'LastResort*' -delete
+    rm -r "$site/matplotlib/mpl-data/sample_data"
+fi
+rm -r "$site/pygments/lexers"
 # Symbols that only a debugger reads, where wheels come with many; an image may lack some of these.
 libraries=$(dirname "$(find /tools/usr/lib -name 'libbfd-*.so')")
 for package in PIL contourpy cryptography kiwisolver matplotlib simplejpeg yaml; do

@@ -24,6 +24,7 @@ STEPS = {
     "train": "components.train_model",
     "evaluate": "components.evaluate_model",
     "gate": "components.gate_model",
+    "report": "components.report_run",
     "export": "components.export_model",
     "deploy": "components.deploy_model",
     "summarize": "components.summarize_run",
@@ -31,7 +32,17 @@ STEPS = {
 # Groups of commands by name: the module that has a group of that name.
 GROUPS = {
     name: f"pipelines.commands.{name}"
-    for name in ("data", "deploy", "images", "schedule", "submit")
+    for name in (
+        "data",
+        "deploy",
+        "images",
+        "predict",
+        "report",
+        "runs",
+        "schedule",
+        "serve",
+        "submit",
+    )
 }
 
 
@@ -75,6 +86,7 @@ def flowers() -> None:
 )
 @click.option("--registry", default="", help="Folder to deploy to, behind the champion rule.")
 @click.option("--model-name", default="flowers", show_default=True, help="Model in the registry.")
+@click.option("--hourly-price", type=click.FloatRange(0), help="Of this machine, for the report.")
 def run(
     recipe: str | None,
     assignments: tuple[str, ...],
@@ -84,6 +96,7 @@ def run(
     image_lock: Path | None,
     registry: str,
     model_name: str,
+    hourly_price: float | None,
     **arguments: Any,
 ) -> int:
     """Runs the whole pipeline on this machine.
@@ -106,7 +119,7 @@ def run(
     deployment = DeploymentConfig(place, model_name)
     loaded = load_recipe(name, assignments)
     check_earlier_splits(photos, loaded.ingest, output)
-    return run_local(photos, loaded, name, output, how, deployment)
+    return run_local(photos, loaded, name, output, how, deployment, hourly_price)
 
 
 def _runner(name: str, memory: str | None, image_lock: Path | None) -> Any:

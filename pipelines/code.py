@@ -7,7 +7,7 @@ from pathlib import Path
 CODE_LABEL = "flowers.code"
 _FOLDERS = ("components", "pipelines")
 # What a wheel of the project holds; the rest of the folders is for people.
-_SUFFIXES = {".html", ".py", ".yaml"}
+_SUFFIXES = {".css", ".html", ".jinja", ".js", ".py", ".yaml"}
 _ROOT = Path(__file__).parents[1]
 
 

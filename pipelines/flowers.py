@@ -11,6 +11,7 @@ from components.evaluate_model.component import evaluate_model
 from components.export_model.component import export_model
 from components.gate_model.component import gate_model, refuse_model
 from components.ingest_examples.component import ingest_examples
+from components.report_run.component import report_run
 from components.train_model.component import train_model
 
 NAME = "flowers"
@@ -44,11 +45,13 @@ def graph_with(train: Any = train_model, run: Any = "") -> Callable[..., None]:
         checkpoint: str,
         checkpoint_steps: int,
         gate_threshold: float,
+        export_config: dict,
         deploy_config: dict,
         registry: str,
         model_name: str,
         run_name: str,
         serving_config: dict,
+        command: str,
     ) -> None:
         """Ingests, augments, trains, evaluates, gates and exports.
 
@@ -82,12 +85,27 @@ def graph_with(train: Any = train_model, run: Any = "") -> Callable[..., None]:
         )
         evaluated = evaluate_model(examples=examples, model=trained.outputs["model"])
         gated = gate_model(evaluation=evaluated.outputs["evaluation"], threshold=gate_threshold)
+        reported = report_run(
+            verdict=gated.outputs["verdict"],
+            evaluation=evaluated.outputs["evaluation"],
+            evaluation_page=evaluated.outputs["report"],
+            training_page=trained.outputs["report"],
+            augmentation_page=augmented.outputs["report"],
+            data_page=ingested.outputs["report"],
+            run_name=run or run_name,
+            command=command,
+        )
         # Always both branches: kfp.local skips a lone If on a named output and calls that success.
         with dsl.If(gated.outputs["Output"] == True, name="gate-open"):  # noqa: E712
             exported = export_model(
                 examples=examples,
                 model=trained.outputs["model"],
                 evaluation=evaluated.outputs["evaluation"],
+                export_config=export_config,
+                images=images,
+                manifest=manifest,
+                model_config=model_config,
+                train_config=train_config,
             )
             with dsl.If(registry != "", name="registry-given"):
                 deployed = deploy_model(
@@ -103,7 +121,8 @@ def graph_with(train: Any = train_model, run: Any = "") -> Callable[..., None]:
                 # Which model serves is not among its inputs: it has to look, every time.
                 deployed.set_caching_options(False)
         with dsl.Else(name="gate-closed"):
-            refuse_model(verdict=gated.outputs["verdict"])
+            # A run that is refused has its page all the same.
+            refuse_model(verdict=gated.outputs["verdict"]).after(reported)
 
     return flowers_graph
 

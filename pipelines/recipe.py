@@ -8,6 +8,7 @@ from components.augment_examples.config import AugmentConfig
 from components.common.config import build, override, read_mapping
 from components.common.recipes import recipe_path
 from components.deploy_model.config import DeployConfig, check_model_name
+from components.export_model.config import ExportConfig
 from components.gate_model.config import GateConfig
 from components.ingest_examples.config import IngestConfig, PhotosConfig
 from components.train_model.architectures import ModelConfig
@@ -25,6 +26,7 @@ class Recipe:
         train: How the model is trained.
         gate: What it must reach.
         deploy: When it takes the place of the champion.
+        export: In which formats it leaves, and what its card says.
     """
 
     ingest: IngestConfig
@@ -33,6 +35,7 @@ class Recipe:
     train: TrainConfig
     gate: GateConfig
     deploy: DeployConfig = dataclasses.field(default_factory=DeployConfig)
+    export: ExportConfig = dataclasses.field(default_factory=ExportConfig)
 
     def __post_init__(self) -> None:
         self.model.net_size(self.ingest.image_size)
@@ -47,12 +50,14 @@ class DeploymentConfig:
         model_name: Name of the model and of its endpoint.
         run_name: Name of the run, for the labels of the version.
         serving_config: What serves on Vertex AI, see `ServingConfig`.
+        command: What makes the run, for its report.
     """
 
     registry: str = ""
     model_name: str = "flowers"
     run_name: str = ""
     serving_config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    command: str = ""
 
     def __post_init__(self) -> None:
         check_model_name(self.model_name)
@@ -90,6 +95,7 @@ def pipeline_parameters(
         "checkpoint": "",
         "checkpoint_steps": 0,
         "gate_threshold": recipe.gate.threshold,
+        "export_config": _plain(recipe.export),
         "deploy_config": _plain(recipe.deploy),
         **dataclasses.asdict(deployment),
     }

@@ -72,6 +72,15 @@ def test_interfaces_import_nothing_heavy(repository, package, file):
         assert not HEAVY & {name.split(".")[0] for name in top_level_imports(path)}
 
 
+def test_serving_stands_beside_the_steps(repository):
+    for path in source_files(repository, "pipelines/serving"):
+        for name in imports(path):
+            if not name.startswith("pipelines.serving"):
+                assert not name.startswith(("kfp", "pipelines", "components.train_model")), path
+    for path in source_files(repository, "components"):
+        assert not any(name.startswith("pipelines") for name in imports(path)), path
+
+
 def components_of(package):
     module = importlib.import_module(f"{package}.component")
     return [

@@ -29,6 +29,25 @@ class ClassScore:
 
 
 @dataclasses.dataclass(frozen=True)
+class CalibrationBin:
+    """Test examples with about the same confidence, which is that of the most probable class.
+
+    Attributes:
+        low: Lower end of the confidence, itself outside but for 0.
+        high: Upper end of it.
+        examples: Number of examples.
+        confidence: Their mean confidence.
+        accuracy: Share of them that are right.
+    """
+
+    low: float
+    high: float
+    examples: int
+    confidence: float
+    accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """How a model did on the test split, every example counted once.
 
@@ -47,6 +66,9 @@ class Evaluation:
         data_fingerprint: Of the data set that was tested on.
         model_data_fingerprint: Of the data set that the model was trained on.
         model_digest: SHA-256 of the Keras file.
+        calibration: Bins of confidence that hold examples, in order.
+        calibration_error: Expected calibration error: by how much confidence and accuracy of a bin
+            differ, in the mean over the examples. None where nobody computed it.
     """
 
     examples: int
@@ -63,6 +85,34 @@ class Evaluation:
     data_fingerprint: str
     model_data_fingerprint: str
     model_digest: str
+    calibration: tuple[CalibrationBin, ...] = ()
+    calibration_error: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassInterval:
+    """The 95 % Wilson intervals of a class; None where the share itself is None.
+
+    Attributes:
+        precision: Lower and upper end.
+        recall: Lower and upper end.
+    """
+
+    precision: tuple[float, float] | None
+    recall: tuple[float, float] | None
+
+
+def class_intervals(evaluation: Evaluation) -> tuple[ClassInterval, ...]:
+    """The intervals of every class, in label order."""
+    taken = [sum(column) for column in zip(*evaluation.confusion, strict=True)]
+
+    def interval(hits: int, total: int) -> tuple[float, float] | None:
+        return wilson_interval(hits, total) if total else None
+
+    return tuple(
+        ClassInterval(interval(row[index], taken[index]), interval(row[index], sum(row)))
+        for index, row in enumerate(evaluation.confusion)
+    )
 
 
 def wilson_interval(correct: int, examples: int) -> tuple[float, float]:

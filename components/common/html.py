@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,15 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
+from components.common.pictures import shrink
+
 # Drawn in this colour, then replaced, so that lines and letters follow the page into dark mode.
 _INK = "#010203"
 # Told apart by people with colour-blindness too; source: Okabe and Ito (2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+# Of a picture on a page, in CSS pixels.
+_PICTURE_SIDE = 128
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("components.common"),
@@ -40,6 +46,15 @@ class Section:
     title: str
     body: Markup
 
+    @property
+    def anchor(self) -> str:
+        """What a link to it names."""
+        return "-".join(re.findall(r"\w+", self.title.lower()))
+
+
+# As `page.html` writes them, to find those of other pages.
+_HEADING = re.compile(r'<h2 id="(?P<anchor>[^"]*)">(?P<title>[^<]*)</h2>')
+
 
 def page(title: str, sections: Sequence[Section], more: Markup = Markup()) -> str:  # noqa: B008
     """A whole page with a heading and sections.
@@ -50,7 +65,9 @@ def page(title: str, sections: Sequence[Section], more: Markup = Markup()) -> st
         more: Sections of other pages, to stand behind them.
     """
     template = _TEMPLATES.get_template("page.html")
-    return template.render(title=title, sections=sections, more=more)
+    headings = [(section.anchor, Markup.escape(section.title)) for section in sections]
+    headings += [(found["anchor"], Markup(found["title"])) for found in _HEADING.finditer(more)]
+    return template.render(title=title, sections=sections, more=more, headings=headings)
 
 
 def sections_of(page_text: str) -> Markup:
@@ -89,10 +106,39 @@ def contact_sheet(rows: Mapping[str, Sequence[bytes]]) -> Markup:
         rows: Name of the row -> encoded pictures.
     """
     encoded = {
-        name: [base64.b64encode(picture).decode() for picture in pictures]
-        for name, pictures in rows.items()
+        name: [base64.b64encode(shrink(picture)).decode() for picture in row]
+        for name, row in rows.items()
     }
     return Markup(_TEMPLATES.get_template("contact_sheet.html").render(rows=encoded))
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """One photo of a gallery.
+
+    Attributes:
+        title: What is to be said of it, in a phrase.
+        pictures: JPEG pictures, each with its text alternative.
+        bars: Classes with their probabilities, 0 to 1, and whether each is the true one.
+    """
+
+    title: str
+    pictures: Sequence[tuple[bytes, str]]
+    bars: Sequence[tuple[str, float, bool]]
+
+
+def gallery(cards: Sequence[Card]) -> Markup:
+    """Photos with what a model says of them."""
+    encoded = [
+        {
+            "title": card.title,
+            "pictures": [(base64.b64encode(one).decode(), text) for one, text in card.pictures],
+            "bars": card.bars,
+        }
+        for card in cards
+    ]
+    template = _TEMPLATES.get_template("gallery.html")
+    return Markup(template.render(cards=encoded, side=_PICTURE_SIDE))
 
 
 def new_figure(width: float = 7.0, height: float = 3.2) -> Figure:
@@ -137,9 +183,9 @@ def figure(drawn: Figure, alternative: str) -> Markup:
         drawn.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     _, _, svg = buffer.getvalue().partition("<svg")
     svg = svg.replace(_INK, "currentColor")
-    return Markup('<figure role="img" aria-label="{}"><svg aria-hidden="true"{}</figure>').format(
-        alternative, Markup(svg)
-    )
+    return Markup(
+        '<figure role="img" tabindex="0" aria-label="{}"><svg aria-hidden="true"{}</figure>'
+    ).format(alternative, Markup(svg))
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from components.common.errors import ConfigError
 
 # One section per step that has something to set; a test compares them with `Recipe`.
-SECTIONS = ("ingest", "augment", "model", "train", "gate", "deploy")
+SECTIONS = ("ingest", "augment", "model", "train", "gate", "export", "deploy")
 _FOLDER = files("pipelines") / "recipes"
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import hashlib
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -15,28 +17,59 @@ from components.common.dataset import Dataset, load_dataset
 from components.common.errors import DataError, FlowersError
 from components.common.evaluation import ClassScore, Evaluation, percent, wilson_interval
 from components.common.examples import parse_features
+from components.common.grad_cam import make_explain
 from components.common.models import ModelMetadata, load_metadata, load_model, model_digest
 from components.common.outputs import staged
 from components.common.progress import progress, say
 from components.common.tfrecords import read_shard
-from components.evaluate_model.report import write_report
+from components.evaluate_model.calibration import calibration_bins, calibration_error
+from components.evaluate_model.report import Mistake, write_report
 
 STEP = "evaluate-model"
 _BATCH = 64
+# Shown in the gallery of the worst, and explained.
+_MISTAKES = 24
+_EXPLAINED = 8
 
 
-class Scored(NamedTuple):
-    """A test example with what the model said.
+@dataclasses.dataclass
+class Scores:
+    """What is kept of every scored example, and the worst mistakes whole.
 
     Attributes:
-        jpeg: The stored image.
-        label: The true class, as an index.
-        probabilities: `float32` [classes].
+        labels: True classes, as indices.
+        predicted: Most probable classes, as indices.
+        confidences: Their probabilities.
+        likelihoods: Probabilities of the true classes.
+        digests: SHA-256 of the images.
+        worst: The mistakes that the model was most sure of, as a heap with the smallest in front.
     """
 
-    jpeg: bytes
-    label: int
-    probabilities: np.ndarray
+    labels: list[int] = dataclasses.field(default_factory=list)
+    predicted: list[int] = dataclasses.field(default_factory=list)
+    confidences: list[float] = dataclasses.field(default_factory=list)
+    likelihoods: list[float] = dataclasses.field(default_factory=list)
+    digests: list[bytes] = dataclasses.field(default_factory=list)
+    worst: list[tuple[float, int, Mistake]] = dataclasses.field(default_factory=list)
+
+    def add(self, jpeg: bytes, label: int, probabilities: np.ndarray) -> None:
+        """Takes an example in."""
+        best = int(np.argmax(probabilities))
+        confidence = float(probabilities[best])
+        self.labels.append(label)
+        self.predicted.append(best)
+        self.confidences.append(confidence)
+        self.likelihoods.append(float(probabilities[label]))
+        self.digests.append(hashlib.sha256(jpeg).digest())
+        if best != label:
+            # The number breaks ties, so that the order of the test split decides.
+            entry = (confidence, -len(self.labels), Mistake(jpeg, label, probabilities))
+            push = heapq.heappush if len(self.worst) < _MISTAKES else heapq.heappushpop
+            push(self.worst, entry)
+
+    def worst_mistakes(self) -> list[Mistake]:
+        """The mistakes that the model was most sure of, the surest first."""
+        return [mistake for _, _, mistake in sorted(self.worst, reverse=True)]
 
 
 def evaluate(examples: Path, model: Path, evaluation: Path, report: Path) -> Evaluation:
@@ -59,17 +92,18 @@ def evaluate(examples: Path, model: Path, evaluation: Path, report: Path) -> Eva
     metadata = load_metadata(model)
     _check(dataset, metadata)
     with staged(report, evaluation) as (staged_report, staged_evaluation):
-        scored = _score(dataset, load_model(model))
+        net = load_model(model)
+        scores = _score(dataset, net)
         result = dataclasses.replace(
-            _count(scored, dataset.class_names),
+            count_scores(scores, dataset.class_names),
             model_class_names=metadata.class_names,
-            train_overlap=_train_overlap(dataset, scored),
+            train_overlap=_train_overlap(dataset, scores.digests),
             data_fingerprint=dataset.fingerprint,
             model_data_fingerprint=metadata.data_fingerprint,
             model_digest=model_digest(model),
         )
         staged_evaluation.write_text(to_json(dataclasses.asdict(result)), encoding="utf-8")
-        mistakes = _worst_mistakes(scored)
+        mistakes = _explain(net, scores.worst_mistakes())
         write_report(result, mistakes, staged_report)
     say(
         STEP,
@@ -89,16 +123,16 @@ def _check(dataset: Dataset, metadata: ModelMetadata) -> None:
             )
 
 
-def _score(dataset: Dataset, model: keras.Model) -> list[Scored]:
+def _score(dataset: Dataset, model: keras.Model) -> Scores:
     """Runs the model over the test split; the last, smaller batch is filled up and cut off.
 
     Filling keeps one static shape, so the graph is traced once.
     """
-    payloads = [payload for shard in dataset.shards("test") for payload in read_shard(shard)]
-    scored: list[Scored] = []
-    with progress(STEP, "examples", len(payloads)) as shown:
-        for start in range(0, len(payloads), _BATCH):
-            parsed = [parse_features(payload) for payload in payloads[start : start + _BATCH]]
+    total = dataset.counts["test"]
+    scores = Scores()
+    with progress(STEP, "examples", total) as shown:
+        for batch in _batches(_test_payloads(dataset)):
+            parsed = [parse_features(payload) for payload in batch]
             images = tf.stack([image_ops.decode_jpeg(jpeg) for jpeg, _ in parsed])
             missing = _BATCH - len(parsed)
             images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
@@ -108,31 +142,55 @@ def _score(dataset: Dataset, model: keras.Model) -> list[Scored]:
                     "the model gives probabilities that are not finite: expected numbers from 0 "
                     "to 1; train it anew with a lower train.schedule.peak"
                 )
-            scored += [
-                Scored(jpeg.numpy(), int(label), row)
-                for (jpeg, label), row in zip(parsed, probabilities, strict=True)
-            ]
+            for (jpeg, label), row in zip(parsed, probabilities, strict=True):
+                scores.add(jpeg.numpy(), int(label), row)
             shown.advance(len(parsed))
-    return scored
+    return scores
 
 
-def _count(scored: list[Scored], class_names: tuple[str, ...]) -> Evaluation:
+def _test_payloads(dataset: Dataset) -> Iterator[bytes]:
+    for shard in dataset.shards("test"):
+        yield from read_shard(shard)
+
+
+def _batches(payloads: Iterable[bytes]) -> Iterator[list[bytes]]:
+    iterator = iter(payloads)
+    while batch := list(itertools.islice(iterator, _BATCH)):
+        yield batch
+
+
+def _explain(net: keras.Model, mistakes: list[Mistake]) -> list[Mistake]:
+    """Adds heat maps to the first few, where the net has what it takes."""
+    explain = make_explain(net)
+    first, rest = mistakes[:_EXPLAINED], mistakes[_EXPLAINED:]
+    if explain is None or not first:
+        return mistakes
+    images = tf.stack([image_ops.decode_jpeg(mistake.jpeg) for mistake in first])
+    _, heat = explain(images)
+    explained = [
+        mistake._replace(heat=one) for mistake, one in zip(first, heat.numpy(), strict=True)
+    ]
+    return explained + rest
+
+
+def count_scores(scores: Scores, class_names: tuple[str, ...]) -> Evaluation:
     """Turns scored examples into figures; where the data come from is filled in by the caller."""
-    if not scored:
+    examples = len(scores.labels)
+    if not examples:
         raise DataError("test split: expected at least one example, found none")
-    classes = len(class_names)
-    confusion = np.zeros((classes, classes), np.int64)
-    for example in scored:
-        confusion[example.label, int(np.argmax(example.probabilities))] += 1
+    confusion = np.zeros((len(class_names), len(class_names)), np.int64)
+    np.add.at(confusion, (scores.labels, scores.predicted), 1)
     correct = int(np.trace(confusion))
-    low, high = wilson_interval(correct, len(scored))
+    low, high = wilson_interval(correct, examples)
+    hits = np.array(scores.labels) == np.array(scores.predicted)
+    bins = calibration_bins(np.array(scores.confidences), hits)
     return Evaluation(
-        examples=len(scored),
+        examples=examples,
         correct=correct,
-        accuracy=correct / len(scored),
+        accuracy=correct / examples,
         accuracy_low=low,
         accuracy_high=high,
-        loss=_loss(scored),
+        loss=_loss(np.array(scores.likelihoods)),
         class_names=class_names,
         model_class_names=(),
         classes=tuple(_class_score(confusion, i, name) for i, name in enumerate(class_names)),
@@ -141,12 +199,13 @@ def _count(scored: list[Scored], class_names: tuple[str, ...]) -> Evaluation:
         data_fingerprint="",
         model_data_fingerprint="",
         model_digest="",
+        calibration=bins,
+        calibration_error=calibration_error(bins),
     )
 
 
-def _loss(scored: list[Scored]) -> float:
+def _loss(likelihoods: np.ndarray) -> float:
     """Mean cross-entropy, bounded as in Keras so that a certain mistake stays a number."""
-    likelihoods = np.array([example.probabilities[example.label] for example in scored])
     return float(-np.log(np.maximum(likelihoods, keras.config.epsilon())).mean())
 
 
@@ -161,17 +220,11 @@ def _class_score(confusion: np.ndarray, index: int, name: str) -> ClassScore:
     )
 
 
-def _train_overlap(dataset: Dataset, scored: list[Scored]) -> int:
+def _train_overlap(dataset: Dataset, digests: list[bytes]) -> int:
     """Counts the test images that are in the train split too, byte for byte."""
     train = {
         hashlib.sha256(parse_features(payload)[0].numpy()).digest()
         for shard in dataset.shards("train")
         for payload in read_shard(shard)
     }
-    return sum(hashlib.sha256(example.jpeg).digest() in train for example in scored)
-
-
-def _worst_mistakes(scored: list[Scored], count: int = 24) -> list[Scored]:
-    """The mistakes that the model was most sure of."""
-    wrong = [one for one in scored if int(np.argmax(one.probabilities)) != one.label]
-    return sorted(wrong, key=lambda one: -float(one.probabilities.max()))[:count]
+    return sum(digest in train for digest in digests)

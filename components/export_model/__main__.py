@@ -1,12 +1,16 @@
 """The command line of the step: `python -m components.export_model`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from components.common.cli import PATH, run_cli
+from components.common.config import build, read_mapping
 from components.common.outputs import staged
 from components.common.step import import_tensorflow_quietly, run_step
+
+_MAPPING: dict[str, Any] = {"default": "{}", "metavar": "FILE|JSON"}
 
 
 @click.command("export-model")
@@ -14,17 +18,38 @@ from components.common.step import import_tensorflow_quietly, run_step
 @click.option("--model", type=PATH, required=True, help="Model of train-model.")
 @click.option("--evaluation", type=PATH, required=True, help="JSON file of evaluate-model.")
 @click.option("--output", type=PATH, required=True, help="Folder to make.")
-def command(examples: Path, model: Path, evaluation: Path, output: Path) -> None:
-    """Writes a SavedModel that takes photos as they are.
+@click.option("--export-config", **_MAPPING, help="Formats and card: section export of a recipe.")
+@click.option("--images", default="", help="Where the photos are, for licence and credits.")
+@click.option("--manifest", default="", help="Their manifest, for the credits.")
+@click.option("--model-config", **_MAPPING, help="Architecture, for the model card.")
+@click.option("--train-config", **_MAPPING, help="Training, for the model card.")
+def command(
+    examples: Path,
+    model: Path,
+    evaluation: Path,
+    output: Path,
+    export_config: str,
+    images: str,
+    manifest: str,
+    model_config: str,
+    train_config: str,
+) -> None:
+    """Writes a SavedModel that takes photos as they are, other formats, and the model card.
 
-    Makes OUTPUT/saved_model, once it says the same as the evaluated model on every test image.
+    Makes OUTPUT/saved_model, once it says the same as the evaluated model on every test image,
+    OUTPUT/exports and OUTPUT/report.html.
     """
     with run_step("export-model"):
+        from components.export_model.config import ExportConfig, Origin
+
+        config = build(ExportConfig, read_mapping(export_config))
+        origin = Origin(images, manifest, read_mapping(model_config), read_mapping(train_config))
         import_tensorflow_quietly()
-        from components.export_model.export import export
+        from components.export_model.export import Outputs, export
 
         with staged(output) as (folder,):
-            export(examples, model, evaluation, folder / "saved_model")
+            outputs = Outputs(folder / "saved_model", folder / "exports", folder / "report.html")
+            export(examples, model, evaluation, outputs, config, origin)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import io
 import threading
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Any
 
@@ -138,6 +139,38 @@ def prepare(content: bytes | OSError, image_size: int) -> Prepared:
     return Prepared(jpeg, digest, phash, width, height)
 
 
+def decode_square(
+    content: bytes,
+    image_size: int,
+    max_pixels: int = MAX_PIXELS,
+    formats: Collection[str] | None = None,
+) -> Pixels:
+    """The square of a photo that `prepare` encodes: what a model is to be asked about.
+
+    Args:
+        content: The encoded photo.
+        image_size: Side of the result, in pixels.
+        max_pixels: Most pixels that its header may name; nothing is decoded above it.
+        formats: Formats, as Pillow calls them, that are taken; None for all it reads.
+
+    Returns:
+        `uint8` [image_size, image_size, 3], RGB.
+
+    Raises:
+        RejectedError: Says why the photo cannot be used.
+    """
+    if not content:
+        raise RejectedError(Reason.NOT_AN_IMAGE, "there are no bytes")
+    with _open(content) as image:
+        if formats is not None and image.format not in formats:
+            detail = f"{image.format} is not taken, but {', '.join(sorted(formats))}"
+            raise RejectedError(Reason.NOT_AN_IMAGE, detail)
+        width, height = image.size
+        _check_size(width, height, max_pixels)
+        source = _Source(content, image, _orientation(image))
+        return fill(source.srgb(_reduction(width, height, image_size)), image_size)
+
+
 def _open(content: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content), formats=_FORMATS)
@@ -148,16 +181,16 @@ def _open(content: bytes) -> Image.Image:
         raise RejectedError(Reason.UNREADABLE, _describe(error)) from error
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     if min(width, height) < MIN_SIDE:
         raise RejectedError(
             Reason.TOO_SMALL, f"{width} x {height} pixels, each side must have {MIN_SIDE}"
         )
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise RejectedError(
             Reason.TOO_LARGE,
             f"{width} x {height} is {width * height / 1e6:.0f} megapixels, "
-            f"the limit is {MAX_PIXELS / 1e6:.0f}",
+            f"the limit is {max_pixels / 1e6:.0f}",
         )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +51,8 @@ def submit(
 
     Exit codes with --wait are those of flowers run.
     """
-    where, compiled = compile_for(target, recipe, assignments, image_lock, arguments)
+    command = shlex.join(["flowers", *sys.argv[1:]])
+    where, compiled = compile_for(target, recipe, assignments, image_lock, arguments, command)
     send = _submit_kubeflow if target == "kubeflow" else _submit_vertex
     follow = send(where, compiled, dry_run)
     return _wait(follow) if wait and follow else 0
@@ -125,8 +127,17 @@ def compile_for(
     assignments: tuple[str, ...],
     image_lock: Path | None,
     arguments: dict[str, Any],
+    command: str = "",
 ) -> tuple[Any, Any]:
     """Target file and compiled pipeline for a command's arguments, with every mistake in one list.
+
+    Args:
+        target: `vertex` or `kubeflow`.
+        recipe: Name of the recipe, as it was given.
+        assignments: Changes to it.
+        image_lock: File of `flowers images build`.
+        arguments: The flags.
+        command: What makes the run, for its report; empty where others start the runs.
 
     Raises:
         ConfigError: Names all that is wrong.
@@ -156,6 +167,7 @@ def compile_for(
         registry=where.registry,
         model_name=where.model_name,
         serving_config=dataclasses.asdict(where.serving),
+        command=command,
     )
     parameters = pipeline_parameters(photos, loaded, deployment)
     compile_ = compile_kubeflow if target == "kubeflow" else compile_vertex

@@ -93,6 +93,7 @@ def run_local(
     output: Path,
     runner: Runner,
     deployment: DeploymentConfig = NO_DEPLOYMENT,
+    hourly_price: float | None = None,
 ) -> int:
     """Runs the pipeline and tells how it went.
 
@@ -103,6 +104,7 @@ def run_local(
         output: Folder in which the run gets a folder of its own.
         runner: How tasks are run.
         deployment: Where the model goes.
+        hourly_price: What this machine costs in an hour, for the report; None where nobody knows.
 
     Returns:
         Exit code: 0 gate passed and model exported, 1 a fault of ours, 2 the user's mistake,
@@ -117,6 +119,7 @@ def run_local(
     inputs = find_inputs(photos, recipe.model)
     images = runner.check(inputs)
     run = _new_run(photos, recipe, recipe_name, output, runner, images, deployment)
+    run.save(hourly_price=hourly_price)
     with _interruptible(), open_console() as console:
         try:
             with runner.open(inputs, run.folder, images) as kfp_runner:
@@ -188,6 +191,7 @@ def _new_run(
         "outputs": {},
     }
     # After the digest of the parameters, which is the same for every run.
+    parameters["command"] = content["command"]
     parameters["checkpoint"] = str(folder.resolve() / ROOT / CHECKPOINT)
     run = Run(folder, content)
     run.save()
@@ -401,9 +405,9 @@ def _message(run: Run, exit_code: int) -> str:
 
 
 def _write_report(run: Run) -> None:
-    from pipelines.report import write_report
+    from pipelines.report import write_run_report
 
-    write_report(run.folder, run.content)
+    write_run_report(run.folder, run.content)
 
 
 def _tell(run: Run, exit_code: int, message: str) -> None:

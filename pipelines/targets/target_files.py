@@ -22,6 +22,7 @@ PLAIN_TASKS = (
     "augment-examples",
     "evaluate-model",
     "gate-model",
+    "report-run",
     "export-model",
     "deploy-model",
 )

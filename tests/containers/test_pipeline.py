@@ -14,7 +14,14 @@ from tests.containers.conftest import SMALL
 
 pytestmark = pytest.mark.docker
 
-STEPS = ["ingest-examples", "augment-examples", "train-model", "evaluate-model", "gate-model"]
+STEPS = [
+    "ingest-examples",
+    "augment-examples",
+    "train-model",
+    "evaluate-model",
+    "gate-model",
+    "report-run",
+]
 
 
 class Finished:

@@ -27,6 +27,12 @@ ARGUMENTS = {
     ],
     "evaluate": ["--examples=/outputs/ingest/examples", "--model=/outputs/train/model"],
     "gate": ["--evaluation=/outputs/evaluate/evaluation.json", "--threshold=0.05"],
+    "report": [
+        *("--verdict=/outputs/gate", "--evaluation=/outputs/evaluate/evaluation.json"),
+        *("--evaluation-page=/outputs/evaluate/report.html", "--run-name=r"),
+        *("--training-page=/outputs/train/report.html", "--data-page=/outputs/ingest/report.html"),
+        "--augmentation-page=/outputs/augment/report.html",
+    ],
     "export": [
         *("--examples=/outputs/ingest/examples", "--model=/outputs/train/model"),
         "--evaluation=/outputs/evaluate/evaluation.json",
@@ -38,6 +44,7 @@ OUTPUTS = {
     "train": "model/model.keras",
     "evaluate": "evaluation.json",
     "gate": "",
+    "report": "",
     "export": "saved_model/saved_model.pb",
 }
 

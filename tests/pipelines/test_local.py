@@ -27,7 +27,14 @@ TINY = [
     "--set=train.epochs=2",
     "--set=train.global_batch_size=16",
 ]
-STEPS = ["ingest-examples", "augment-examples", "train-model", "evaluate-model", "gate-model"]
+STEPS = [
+    "ingest-examples",
+    "augment-examples",
+    "train-model",
+    "evaluate-model",
+    "gate-model",
+    "report-run",
+]
 
 
 def start(*arguments, **options):
@@ -136,7 +143,10 @@ class TestGateOpen:
         page = (open_run.folder / "report.html").read_text()
         assert open_run.run["verdict"]["reason"].replace("'", "&#39;") in page
         for title in ("Verdict", "Confusion matrix", "Learning rate", "Rejected photos"):
-            assert f"<h2>{title}</h2>" in page
+            assert f">{title}</h2>" in page
+        for part in ("Reproduce", "Calibration", "Exports", "Model card"):
+            assert f">{part}</h2>" in page
+        assert open_run.run["command"].split()[0] in page
 
     def test_report_needs_nothing_from_outside(self, open_run):
         page = (open_run.folder / "report.html").read_text()
@@ -177,7 +187,12 @@ class TestGateClosed:
 
     def test_report_says_no_first(self, closed_run):
         page = (closed_run.folder / "report.html").read_text()
-        assert page.index("Gate closed: ") < page.index("<h2>Steps</h2>")
+        assert page.index("Gate closed: ") < page.index(">Steps</h2>")
+
+    def test_page_for_the_console_says_no_too(self, closed_run):
+        page = (closed_run.folder / "steps" / "report-run" / "report").read_text()
+        assert "Gate closed: " in page
+        assert ">Confusion matrix</h2>" in page
 
 
 @pytest.fixture(scope="module")

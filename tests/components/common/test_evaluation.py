@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.common.config import to_json
+from components.common.config import is_required, to_json
 from components.common.errors import DataError
 from components.common.evaluation import load_evaluation, wilson_interval
 from tests.builders import make_evaluation
@@ -104,7 +104,11 @@ def test_wrong_evaluation_is_refused(tmp_path: Path, changes: dict[str, Any], me
         load_evaluation(path)
 
 
-@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(make_evaluation())])
+# Calibration came later: files of earlier runs, which a list of runs reads, lack it.
+REQUIRED = [one.name for one in dataclasses.fields(make_evaluation()) if is_required(one)]
+
+
+@pytest.mark.parametrize("key", REQUIRED)
 def test_evaluation_without_a_key_is_refused(tmp_path: Path, key: str) -> None:
     content = dataclasses.asdict(make_evaluation())
     del content[key]

@@ -26,7 +26,8 @@ from components.deploy_model.registries import (
 from components.deploy_model.scoring import predict
 from components.deploy_model.vertex_registry import VertexRegistry
 from components.evaluate_model.evaluate import evaluate
-from components.export_model.export import export
+from components.export_model.config import ExportConfig
+from components.export_model.export import Outputs, export
 from tests.builders import make_dataset, make_model
 from tests.fakes.vertex import PROJECT, REGION, serve_vertex
 
@@ -51,7 +52,8 @@ class Made:
         self.evaluation = folder / "evaluation.json"
         self.scores = evaluate(examples, self.model, self.evaluation, folder / "report.html")
         self.saved_model = folder / "saved_model"
-        export(examples, self.model, self.evaluation, self.saved_model)
+        outputs = Outputs(self.saved_model, folder / "exports", folder / "export.html")
+        export(examples, self.model, self.evaluation, outputs, ExportConfig(litert=False))
 
 
 @pytest.fixture(scope="module")

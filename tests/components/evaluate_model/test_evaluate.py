@@ -3,14 +3,19 @@ import json
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 from components.common.dataset import load_dataset
 from components.common.errors import DataError, FlowersError
 from components.common.evaluation import load_evaluation, wilson_interval
 from components.common.models import ModelMetadata, model_digest, save_model
+from components.evaluate_model.calibration import calibration_bins, calibration_error
 from components.evaluate_model.evaluate import evaluate
+from components.evaluate_model.report import Mistake, write_report
 from components.train_model.input_pipeline import eval_batches
-from tests.builders import make_dataset, make_model
+from tests.builders import encode, evaluation_of, make_dataset, make_model
 
 # More than one batch, and the last one smaller.
 COUNTS = {"train": 24, "validation": 9, "test": 70}
@@ -127,3 +132,42 @@ def test_probabilities_that_are_no_numbers(tmp_path, examples):
     with pytest.raises(FlowersError, match="not finite"):
         evaluate(examples, tmp_path / "model", tmp_path / "evaluation", tmp_path / "report")
     assert not (tmp_path / "evaluation").exists()
+
+
+def test_calibration_counts_every_example_once(evaluated):
+    result, _ = evaluated
+    assert sum(one.examples for one in result.calibration) == 70
+    right = sum(one.examples * one.accuracy for one in result.calibration)
+    assert right == pytest.approx(result.correct)
+    assert all(one.low < one.confidence <= one.high for one in result.calibration)
+
+
+def test_calibration_error_by_hand():
+    bins = calibration_bins(np.array([1.0, 1.0, 0.5, 0.5]), np.array([True, False, True, True]))
+    assert [(one.examples, one.accuracy) for one in bins] == [(2, 1.0), (2, 0.5)]
+    assert calibration_error(bins) == pytest.approx(0.5)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1))
+def test_calibration_error_is_a_share(pairs):
+    bins = calibration_bins(np.array([c for c, _ in pairs]), np.array([h for _, h in pairs]))
+    assert sum(one.examples for one in bins) == len(pairs)
+    assert 0 <= calibration_error(bins) <= 1
+
+
+def test_report_shows_where_the_net_looked(evaluated):
+    page = (evaluated[1] / "report.html").read_text()
+    assert page.count("Grad-CAM for") == 8
+    assert page.count("(true)") == 24
+
+
+def test_page_of_a_large_test_split_is_small(tmp_path):
+    """Pictures are shrunk and bounded, and so are tables and charts of many classes."""
+    names = tuple(f"class {number}" for number in range(300))
+    confusion = np.random.default_rng(0).integers(0, 3, (300, 300)).tolist()
+    noise = np.random.default_rng(1).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    jpeg = encode(Image.fromarray(noise), quality=95)
+    shares = np.full(300, 1 / 300, np.float32)
+    mistakes = [Mistake(jpeg, 1, shares, np.ones([4, 4], np.float32))] * 24
+    write_report(evaluation_of(confusion, names), mistakes, tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size < 2e6

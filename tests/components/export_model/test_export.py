@@ -1,7 +1,9 @@
+import importlib.util
 import io
 import json
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -10,12 +12,16 @@ import tensorflow as tf
 from PIL import Image
 
 from components.common.dataset import load_dataset
-from components.common.errors import DataError, FlowersError
+from components.common.errors import ConfigError, DataError, FlowersError
 from components.common.models import ModelMetadata, load_model, save_model
 from components.common.tfrecords import read_shard
 from components.evaluate_model.evaluate import evaluate
 from components.export_model import export as export_module
-from components.export_model.export import export
+from components.export_model.checks import Tally
+from components.export_model.config import ExportConfig, Origin
+from components.export_model.export import Outputs, export
+from components.export_model.formats import Written
+from components.export_model.photos import find_rights
 from components.ingest_examples import synthetic
 from components.ingest_examples.photos import fill
 from tests.builders import make_dataset, make_model
@@ -54,11 +60,31 @@ def evaluation(tmp_path_factory, examples, model):
     return folder / "evaluation.json"
 
 
+def outputs_in(folder):
+    return Outputs(folder / "saved_model", folder / "exports", folder / "report.html")
+
+
 @pytest.fixture(scope="module")
-def saved_model(tmp_path_factory, examples, model, evaluation):
-    folder = tmp_path_factory.mktemp("exported") / "saved_model"
-    export(examples, model, evaluation, folder)
+def photos(tmp_path_factory):
+    """A place of photos with a licence and a manifest that names photographers."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "LICENSE.txt").write_text("CC BY 4.0,\nsee the names.\n\na.jpg by Ada\n")
+    (folder / "MANIFEST.csv").write_text("path,author\na.jpg,Ada\nb.jpg,Bo|b\nc.jpg,Ada\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, examples, model, evaluation, photos):
+    """Every format, and what was found out about each."""
+    outputs = outputs_in(tmp_path_factory.mktemp("exported"))
+    config = ExportConfig(onnx=True, calibration_photos=10)
+    origin = Origin(str(photos), "MANIFEST.csv", {"name": "squeezenet"}, {"epochs": 2})
+    return outputs, export(examples, model, evaluation, outputs, config, origin)
+
+
+@pytest.fixture(scope="module")
+def saved_model(exported):
+    return exported[0].saved_model
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +170,14 @@ def test_metadata_lies_beside_the_model(saved_model, evaluation):
 def test_evaluation_of_another_model_is_refused(tmp_path, examples, evaluation):
     other = make_model(tmp_path / "other", examples)
     with pytest.raises(DataError, match="the evaluation is of another model"):
-        export(examples, other, evaluation, tmp_path / "saved_model")
+        export(examples, other, evaluation, outputs_in(tmp_path))
     assert not (tmp_path / "saved_model").exists()
 
 
 def test_evaluation_on_other_data_is_refused(tmp_path, evaluation, model):
     other = make_dataset(tmp_path / "other", counts={"train": 24, "validation": 9, "test": 8})
     with pytest.raises(DataError, match="the evaluation is of another data set"):
-        export(other, model, evaluation, tmp_path / "saved_model")
+        export(other, model, evaluation, outputs_in(tmp_path))
 
 
 def make_light_meter(folder, dataset):
@@ -169,11 +195,127 @@ def make_light_meter(folder, dataset):
 def test_model_that_changed_on_the_way_out_is_refused(tmp_path, examples, monkeypatch):
     """In practice the preprocessing differs by accident; here it turns photos to negatives."""
     meter = make_light_meter(tmp_path / "model", load_dataset(examples))
-    evaluate(examples, meter, tmp_path / "evaluation.json", tmp_path / "report.html")
+    evaluate(examples, meter, tmp_path / "evaluation.json", tmp_path / "evaluation.html")
     plain = export_module._preprocess
     monkeypatch.setattr(
         export_module, "_preprocess", lambda encoded, size: 255 - plain(encoded, size)
     )
+    config = ExportConfig(litert=False)
     with pytest.raises(FlowersError, match="disagrees with the evaluated one on"):
-        export(examples, meter, tmp_path / "evaluation.json", tmp_path / "saved_model")
+        export(examples, meter, tmp_path / "evaluation.json", outputs_in(tmp_path), config)
     assert not (tmp_path / "saved_model").exists()
+
+
+class TestFormats:
+    def test_every_format_was_asked_about_every_test_photo(self, exported):
+        outputs, checks = exported
+        names = ["SavedModel", "Keras", "LiteRT float", "LiteRT int8", "ONNX"]
+        assert [check.name for check in checks] == names
+        assert {check.examples for check in checks} == {70}
+        assert json.loads((outputs.exports / "exports.json").read_text())[1]["name"] == "Keras"
+        for check in checks[1:]:
+            assert check.size == (outputs.exports / check.file).stat().st_size
+
+    def test_float_formats_say_the_same(self, exported):
+        for check in exported[1]:
+            if check.name != "LiteRT int8":
+                assert check.agreement == 1.0
+                assert check.largest_difference < 1e-4
+
+    def test_int8_takes_bytes(self, exported):
+        outputs, _ = exported
+        interpreter = interpreter_of(outputs.exports / "model_int8.tflite")
+        (inputs,) = interpreter.get_input_details()
+        assert inputs["dtype"] == np.uint8
+        assert inputs["quantization"] == (pytest.approx(1.0, abs=0.05), 0)
+
+    def test_lite_file_says_what_the_net_says(self, exported, examples, model):
+        shard = load_dataset(examples).shards("test")[0]
+        payload = next(iter(read_shard(shard)))
+        jpeg = tf.io.parse_single_example(payload, {"image": tf.io.FixedLenFeature([], tf.string)})
+        image = tf.io.decode_jpeg(jpeg["image"], dct_method="INTEGER_ACCURATE").numpy()[np.newaxis]
+        interpreter = interpreter_of(exported[0].exports / "model.tflite")
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image.astype("float32"))
+        interpreter.invoke()
+        received = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        np.testing.assert_allclose(received, load_model(model).predict_on_batch(image), atol=1e-5)
+
+    def test_images_signature_explains_too(self, saved_model):
+        loaded = tf.saved_model.load(str(saved_model))
+        images = tf.constant(np.full([2, 32, 32, 3], 7, np.uint8))
+        answer = loaded.signatures["explain"](images=images)
+        plain = loaded.signatures["classify"](images=images)
+        np.testing.assert_allclose(answer["probabilities"], plain["probabilities"], atol=1e-6)
+        assert answer["heat_map"].shape[0] == 2
+
+    def test_page_lists_the_formats_and_the_card(self, exported):
+        page = exported[0].report.read_text()
+        assert "LiteRT int8" in page
+        assert "# Model card" in page
+
+
+def interpreter_of(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        interpreter = tf.lite.Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+@pytest.mark.parametrize(("wrong", "flagged"), [(0, False), (1, False), (2, True)])
+def test_more_than_a_point_lost_is_flagged(tmp_path, wrong, flagged):
+    path = tmp_path / "model"
+    path.write_bytes(b"12345")
+    tally = Tally(Written("x", path, lambda images: images, tolerance=0.01))
+    labels = np.zeros(100, int)
+    expected = np.tile([0.9, 0.1], (100, 1))
+    received = expected.copy()
+    received[:wrong] = [0.2, 0.8]
+    tally.add(expected, received, labels)
+    check = tally.check()
+    assert check.flagged is flagged
+    assert check.accuracy_difference == pytest.approx(-wrong / 100)
+    assert check.agreement == (100 - wrong) / 100
+    assert check.size == 5
+
+
+class TestCard:
+    def test_travels_with_the_model(self, exported):
+        outputs, _ = exported
+        for name in ("model_card.md", "model_card.json", "PHOTOS_LICENSE.txt"):
+            copies = [outputs.exports / name, outputs.saved_model / "assets.extra" / name]
+            assert copies[0].read_text() == copies[1].read_text()
+
+    def test_says_what_is_known(self, exported, evaluation, examples):
+        outputs, checks = exported
+        card = json.loads((outputs.exports / "model_card.json").read_text())
+        scores = json.loads(evaluation.read_text())
+        assert card["metrics"]["accuracy"] == scores["accuracy"]
+        assert card["data"]["fingerprint"] == load_dataset(examples).fingerprint
+        assert card["data"]["credits"] == {"Ada": 2, "Bo|b": 1}
+        assert card["data"]["licence"] == "CC BY 4.0, see the names."
+        assert card["recipe"] == {"model": {"name": "squeezenet"}, "train": {"epochs": 2}}
+        for one, score in zip(card["metrics"]["classes"], scores["classes"], strict=True):
+            low, high = one["recall_interval"]
+            assert low - 1e-9 <= score["recall"] <= high + 1e-9
+        assert [one["name"] for one in card["formats"]] == [check.name for check in checks]
+
+    def test_is_markdown_that_a_name_cannot_break(self, exported):
+        text = (exported[0].exports / "model_card.md").read_text()
+        assert "Ada (2), Bo\\|b (1)" in text
+        table = [line for line in text.splitlines() if line.startswith("| circles")]
+        assert len(table) == 1
+
+    def test_own_words_go_first(self):
+        assert find_rights("", "", "all mine").licence == "all mine"
+        assert find_rights("synthetic://flowers", "", "").licence.startswith("drawn by")
+        assert find_rights("/nowhere", "none.csv", "").licence == ""
+
+
+def test_onnx_without_its_packages_is_one_line(tmp_path, examples, model, evaluation, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    find = importlib.util.find_spec
+    hidden = lambda name: None if name == "tf2onnx" else find(name)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
+    with pytest.raises(ConfigError, match="needs tf2onnx: pip install"):
+        export(examples, model, evaluation, outputs_in(tmp_path), ExportConfig(onnx=True))

@@ -1,0 +1,1 @@
+"""Asking an exported model about photos: in one go, and over HTTP."""
