@@ -40,9 +40,10 @@ def draw_mixing(
     area = tf.where(mixes & ~mixes_up, _beta(for_area, batch, config.cutmix), 0.0)
     box = _box(area, for_centre, size)
     pasted = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / size**2
+    neighbours = [min(index ^ 1, batch - 1) for index in range(batch)]
     # A box and a share never come together.
     other = (share + pasted)[:, tf.newaxis]
-    mixed = (1.0 - other) * targets + other * swap_neighbours(targets)
+    mixed = (1.0 - other) * targets + other * tf.gather(targets, neighbours)
     return tf.concat([share[:, tf.newaxis], box], axis=1), mixed
 
 

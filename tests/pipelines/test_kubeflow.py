@@ -597,7 +597,7 @@ class TestCompile:
     def test_every_pod_is_one_of_kubernetes(self, compiled):
         _, documents = compiled
         executors = documents[0]["deploymentSpec"]["executors"]
-        assert len(executors) == 8
+        assert len(executors) == 9
         for name in executors:
             pod = make_pod(documents, name.removeprefix("exec-"))
             kubernetes_validate.validate(pod, KUBERNETES, strict=True)

@@ -6,7 +6,8 @@ import pytest
 
 from components.common.models import load_model
 from components.evaluate_model.evaluate import evaluate
-from components.export_model.export import export
+from components.export_model.config import ExportConfig
+from components.export_model.export import Outputs, export
 from components.train_model.config import CheckpointConfig
 from components.train_model.train import train
 from pipelines.recipe import load_recipe
@@ -50,5 +51,7 @@ def test_xception_from_a_file_to_an_export(weights, tmp_path, monkeypatch):
 
     evaluation = tmp_path / "evaluation.json"
     evaluate(examples, outputs[0], evaluation, tmp_path / "evaluation.html")
-    export(examples, outputs[0], evaluation, tmp_path / "exported")
-    assert (tmp_path / "exported" / "saved_model.pb").exists()
+    names = ("saved_model", "exports", "export.html")
+    exported = Outputs(*(tmp_path / name for name in names))
+    export(examples, outputs[0], evaluation, exported, ExportConfig(litert=False))
+    assert (exported.saved_model / "saved_model.pb").exists()
