@@ -166,6 +166,8 @@ class TestPage:
         path = tmp_path / "tulip.jpg"
         path.write_bytes(tulip())
         page = watched.page
+        # Chooser windows are intercepted from here on, well before the key is pressed.
+        page.on("filechooser", lambda _: None)
         page.keyboard.press("Tab")
         assert page.evaluate("() => document.activeElement.id") == "choose"
         with page.expect_file_chooser() as chooser:

@@ -169,7 +169,7 @@ def wait_for_container(engine, output, seconds=60):
     """The container of a run whose folder is below `output`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for container in engine.containers.list(filters={"label": RUN_LABEL}):
+        for container in engine.containers.list(filters={"label": RUN_LABEL}, ignore_removed=True):
             if container.labels[RUN_LABEL].startswith(str(output)):
                 return container
         time.sleep(0.05)
