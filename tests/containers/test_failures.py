@@ -109,7 +109,9 @@ def test_step_that_is_killed(run, engine, number):
     def kill(output):
         end = time.monotonic() + 60
         while time.monotonic() < end:
-            for container in engine.containers.list(filters={"label": RUN_LABEL}, ignore_removed=True):
+            for container in engine.containers.list(
+                filters={"label": RUN_LABEL}, ignore_removed=True
+            ):
                 if container.labels[RUN_LABEL].startswith(str(output)):
                     container.kill()
                     return
