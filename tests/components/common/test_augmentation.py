@@ -9,6 +9,7 @@ import tensorflow as tf
 from components.common import augmentation
 from components.common.policy import AugmentPolicy
 from tests.builders import draw_photo
+from tests.images import FOUR, grey, pixel
 
 SIZE = 32
 IDENTITY = AugmentPolicy(
@@ -30,11 +31,6 @@ POLICIES = {
 CHANGING = [name for name in POLICIES if name != "identity"]
 
 
-def grey(rows: list[list[int]]) -> np.ndarray:
-    """An image whose three channels are the same."""
-    return np.repeat(np.array(rows, np.uint8)[:, :, np.newaxis], 3, axis=2)
-
-
 def photo() -> np.ndarray:
     return np.asarray(draw_photo(1, 1, (SIZE, SIZE)))
 
@@ -46,20 +42,6 @@ def draws(count: int, seed: int = 0) -> tf.Tensor:
 def versions(image: np.ndarray, policy: AugmentPolicy, count: int = 16) -> list[np.ndarray]:
     batch = np.stack([image] * count)
     return list(augmentation.augment(tf.constant(batch), draws(count), policy).numpy())
-
-
-def pixel(image: np.ndarray) -> list[list[int]]:
-    """The first channel of an image whose channels are the same."""
-    assert np.array_equal(image, np.repeat(image[..., :1], 3, axis=2))
-    return np.asarray(image)[..., 0].tolist()  # type: ignore[no-any-return]
-
-
-FOUR = [
-    [10, 20, 30, 40],
-    [50, 60, 70, 80],
-    [90, 100, 110, 120],
-    [130, 140, 150, 160],
-]
 
 
 def test_identity_policy_changes_nothing() -> None:

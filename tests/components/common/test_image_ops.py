@@ -12,31 +12,13 @@ from components.common import image_ops
 from components.ingest_examples import photos
 from components.ingest_examples.synthetic import render_flower, render_jpeg
 from tests.builders import draw_photo, encode
+from tests.images import FOUR, grey, pixel
 
 SIZE = 32
 
 
-def grey(rows: list[list[int]]) -> np.ndarray:
-    """An image whose three channels are the same."""
-    return np.repeat(np.array(rows, np.uint8)[:, :, np.newaxis], 3, axis=2)
-
-
 def photo() -> np.ndarray:
     return np.asarray(draw_photo(1, 1, (SIZE, SIZE)))
-
-
-def pixel(image: np.ndarray) -> list[list[int]]:
-    """The first channel of an image whose channels are the same."""
-    assert np.array_equal(image, np.repeat(image[..., :1], 3, axis=2))
-    return np.asarray(image)[..., 0].tolist()  # type: ignore[no-any-return]
-
-
-FOUR = [
-    [10, 20, 30, 40],
-    [50, 60, 70, 80],
-    [90, 100, 110, 120],
-    [130, 140, 150, 160],
-]
 
 
 def test_fill_of_a_square_of_the_right_size_changes_nothing() -> None:
