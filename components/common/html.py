@@ -94,6 +94,28 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], caption: str) -
     return Markup(template.render(columns=columns, rows=rows, caption=caption))
 
 
+def legend(place: int, text: str) -> Markup:
+    """A text with the colour of a part of `stacked_bar`; the text is escaped."""
+    colour = COLOURS[place % len(COLOURS)]
+    return Markup('<i class="swatch" style="background:{}"></i>{}').format(colour, text)
+
+
+def stacked_bar(parts: Sequence[float], whole: float) -> Markup:
+    """A bar of several colours for a cell of a table, whose other cells have the numbers.
+
+    Args:
+        parts: Lengths, at least 0; their colours are those of `legend`, in order.
+        whole: Length of the longest bar of the table.
+    """
+    pieces = Markup().join(
+        Markup('<i style="width:{:.1f}%;background:{}"></i>').format(
+            100 * part / whole, COLOURS[place % len(COLOURS)]
+        )
+        for place, part in enumerate(parts)
+    )
+    return Markup('<span class="stack" aria-hidden="true">{}</span>').format(pieces)
+
+
 def figures(values: Mapping[str, str]) -> Markup:
     """A row of key figures, each with its name above it."""
     return Markup(_TEMPLATES.get_template("figures.html").render(values=values))

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 # Twice what a page shows them at, for screens with small pixels.
-_SIDE = 176
+_SIDE = 192
 _QUALITY = 80
 
 

@@ -44,6 +44,13 @@ _FORMATS = ["JPEG", *sorted(Image.OPEN.keys() - {"JPEG", "EPS", "WMF"})]
 # A JPEG with these segments and no others holds nothing but the picture.
 _BARE_SEGMENTS = {"APP0", "APP14"}
 _JPEG = ("JPEG", "MPO")
+# Codes of JPEG markers; source: ITU-T T.81, table B.1.
+_START_OF_SCAN = 0xDA
+_PROGRESSIVE = 0xC2
+# Tables, frames, comments, JFIF and Adobe: none has an orientation or a profile.
+_PLAIN_MARKERS = frozenset({0xC0, 0xC1, _PROGRESSIVE, 0xC4, 0xDB, 0xDD, 0xE0, 0xEE, 0xFE})
+# A file of a million segments is none that a camera wrote.
+_SEGMENTS = 64
 _QUALITY = 95
 
 _HASH_INPUT = 32
@@ -123,17 +130,16 @@ def prepare(content: bytes | OSError, image_size: int) -> Prepared:
         if not content:
             raise RejectedError(Reason.NOT_AN_IMAGE, "the file is empty")
         digest = hashlib.sha256(content).digest()
-        with _open(content) as image:
-            width, height = image.size
-            _check_size(width, height)
-            orientation = _orientation(image)
-            source = _Source(content, image, orientation)
-            # The hash decides the split, so it must not depend on the size that is asked for.
-            phash = perceptual_hash(source.plain(_hash_reduction(width, height)))
-            if _is_right(content, image, image_size, orientation):
-                return Prepared(content, digest, phash, width, height)
-            pixels = source.srgb(_reduction(width, height, image_size))
-            jpeg = encode(fill(pixels, image_size))
+        header = _read_header(content)
+        width, height = header.size
+        _check_size(width, height)
+        source = _Source(content, header)
+        # The hash decides the split, so it must not depend on the size that is asked for.
+        phash = perceptual_hash(source.plain(_hash_reduction(width, height)))
+        if _is_right(content, header, image_size):
+            return Prepared(content, digest, phash, width, height)
+        pixels = source.srgb(_reduction(width, height, image_size))
+        jpeg = encode(fill(pixels, image_size))
     except RejectedError as rejected:
         return Prepared(sha256=digest, reason=rejected.reason, detail=rejected.detail)
     return Prepared(jpeg, digest, phash, width, height)
@@ -161,14 +167,70 @@ def decode_square(
     """
     if not content:
         raise RejectedError(Reason.NOT_AN_IMAGE, "there are no bytes")
+    header = _read_header(content)
+    if formats is not None and header.format not in formats:
+        detail = f"{header.format} is not taken, but {', '.join(sorted(formats))}"
+        raise RejectedError(Reason.NOT_AN_IMAGE, detail)
+    width, height = header.size
+    _check_size(width, height, max_pixels)
+    source = _Source(content, header)
+    return fill(source.srgb(_reduction(width, height, image_size)), image_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Header:
+    """What a photo says of itself before its pixels.
+
+    Attributes:
+        size: Width and height as stored, in pixels.
+        format: As Pillow calls it.
+        fast: Whether libjpeg-turbo gives its pixels as they are.
+        progressive: Whether its pixels come in many scans.
+        orientation: Of EXIF, 1 to 8.
+        icc_profile: Its colour profile, if it has one.
+    """
+
+    size: tuple[int, int]
+    format: str
+    fast: bool
+    progressive: bool
+    orientation: int = 1
+    icc_profile: bytes | None = None
+
+
+def _read_header(content: bytes) -> _Header:
+    """Reads the header: Pillow does, but for a JPEG in which it would find nothing else."""
+    markers = _markers(content)
+    if markers <= _PLAIN_MARKERS:
+        with contextlib.suppress(ValueError):
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+            if colours in ("YCbCr", "Gray"):
+                return _Header((width, height), "JPEG", True, _PROGRESSIVE in markers)
     with _open(content) as image:
-        if formats is not None and image.format not in formats:
-            detail = f"{image.format} is not taken, but {', '.join(sorted(formats))}"
-            raise RejectedError(Reason.NOT_AN_IMAGE, detail)
-        width, height = image.size
-        _check_size(width, height, max_pixels)
-        source = _Source(content, image, _orientation(image))
-        return fill(source.srgb(_reduction(width, height, image_size)), image_size)
+        return _Header(
+            image.size,
+            str(image.format),
+            image.format in _JPEG and image.mode in ("RGB", "L"),
+            "progressive" in image.info,
+            _orientation(image),
+            image.info.get("icc_profile"),
+        )
+
+
+def _markers(content: bytes) -> set[int]:
+    """Codes of the segments of a JPEG before its first scan; -1 where they cannot be followed."""
+    found: set[int] = set()
+    place = 2
+    for _ in range(_SEGMENTS if content.startswith(b"\xff\xd8") else 0):
+        segment = content[place : place + 4]
+        length = int.from_bytes(segment[2:], "big")
+        if len(segment) < 4 or segment[0] != 0xFF or length < 2:
+            break
+        if segment[1] == _START_OF_SCAN:
+            return found
+        found.add(segment[1])
+        place += 2 + length
+    return {-1}
 
 
 def _open(content: bytes) -> Image.Image:
@@ -203,19 +265,20 @@ def _orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _is_right(content: bytes, image: Image.Image, size: int, orientation: int) -> bool:
+def _is_right(content: bytes, header: _Header, size: int) -> bool:
     """Whether a file is what would be stored: a JPEG of that size with nothing in it but pixels.
 
     It has been decoded once by then, so it is whole.
     """
-    return (
-        image.format == "JPEG"
-        and image.mode == "RGB"
-        and image.size == (size, size)
-        and orientation == 1
-        and content.endswith(b"\xff\xd9")
-        and {name for name, _ in getattr(image, "applist", [("none", b"")])} <= _BARE_SEGMENTS
-    )
+    if header.size != (size, size) or not content.endswith(b"\xff\xd9"):
+        return False
+    with _open(content) as image:
+        return (
+            image.format == "JPEG"
+            and image.mode == "RGB"
+            and header.orientation == 1
+            and {name for name, _ in getattr(image, "applist", ())} <= _BARE_SEGMENTS
+        )
 
 
 def _reduction(width: int, height: int, size: int) -> int:
@@ -234,14 +297,11 @@ def _hash_reduction(width: int, height: int) -> int:
 class _Source:
     """An encoded photo that is decoded to one or two sizes."""
 
-    def __init__(self, content: bytes, image: Image.Image, orientation: int) -> None:
+    def __init__(self, content: bytes, header: _Header) -> None:
         self._content = content
-        self._orientation = orientation
-        self._size = image.size
-        self._icc_profile: bytes | None = image.info.get("icc_profile")
-        self._fast = image.format in _JPEG and image.mode in ("RGB", "L")
+        self._header = header
         self._last: tuple[int, Pixels | Image.Image] | None = None
-        if "progressive" in image.info:
+        if header.progressive:
             _check_scans(content)
 
     def plain(self, reduction: int) -> Pixels:
@@ -258,12 +318,12 @@ class _Source:
 
     def srgb(self, reduction: int) -> Pixels:
         """The upright picture in sRGB; takes and gives what `plain` does."""
-        if self._icc_profile is None:
+        if self._header.icc_profile is None:
             return self.plain(reduction)
         picture = self._upright(reduction)
         if not isinstance(picture, Image.Image):
             picture = Image.fromarray(picture)
-        return np.asarray(_to_srgb(picture, self._icc_profile))
+        return np.asarray(_to_srgb(picture, self._header.icc_profile))
 
     def _upright(self, reduction: int) -> Pixels | Image.Image:
         if self._last is None or self._last[0] != reduction:
@@ -271,19 +331,19 @@ class _Source:
         return self._last[1]
 
     def _decode(self, reduction: int) -> Pixels | Image.Image:
-        if self._fast:
+        if self._header.fast:
             try:
                 pixels = self._decode_jpeg(reduction)
             except ValueError as error:
                 _check_damage(str(error))
             else:
-                if self._orientation == 1:
+                if self._header.orientation == 1:
                     return pixels
-                return _turn(Image.fromarray(pixels), self._orientation)
-        return _turn(self._decode_other(reduction), self._orientation)
+                return _turn(Image.fromarray(pixels), self._header.orientation)
+        return _turn(self._decode_other(reduction), self._header.orientation)
 
     def _decode_jpeg(self, reduction: int) -> Pixels:
-        width, height = self._size
+        width, height = self._header.size
         pixels: Pixels = simplejpeg.decode_jpeg(
             self._content,
             min_width=-(-width // reduction),
@@ -295,7 +355,7 @@ class _Source:
     def _decode_other(self, reduction: int) -> Image.Image:
         """Decodes what libjpeg-turbo does not: an image of mode RGB, L or CMYK."""
         image = _open(self._content)
-        width, height = self._size
+        width, height = self._header.size
         image.draft("RGB", (width // reduction, height // reduction))
         try:
             image.load()

@@ -7,11 +7,12 @@ import numpy as np
 from markupsafe import Markup
 
 from components.common import html
-from components.common.dataset import SPLITS
+from components.common.dataset import SPLITS, Dataset
 from components.ingest_examples.ledger import IngestResult
 from components.ingest_examples.splits import NEAR_DUPLICATE_BITS
 
 _ROWS = 200
+_SIZE_RANGES = 8
 _NAMES = 6
 
 
@@ -35,44 +36,42 @@ def _summary(result: IngestResult, images: str) -> Markup:
         "Image size": f"{result.dataset.image_size} px",
         "Fingerprint": result.dataset.fingerprint[:12],
     }
-    counts = result.ledger.counts()
-    names = result.dataset.class_names
-    rows = [[name, *(counts[name, split] for split in SPLITS)] for name in names]
-    rows.append(["all", *(result.dataset.counts[split] for split in SPLITS)])
     return (
         html.paragraph(f"Photos from {images}.")
         + html.figures(values)
-        + html.table(["Class", *SPLITS], rows, "Examples per class and split")
-        + _class_chart(counts, names)
+        + _classes(result.ledger.counts(), result.dataset)
     )
 
 
-def _class_chart(counts: Counter[tuple[str, str]], names: tuple[str, ...]) -> Markup:
-    drawn = html.new_figure(height=0.8 + 0.35 * len(names))
-    axes = drawn.subplots()
-    left = np.zeros(len(names))
-    for split in SPLITS:
-        widths = np.array([counts[name, split] for name in names])
-        axes.barh(names, widths, left=left, label=split, height=0.65)
-        left += widths
-    axes.invert_yaxis()
-    axes.set_xlabel("examples")
-    axes.legend(frameon=False, ncols=len(SPLITS), loc="lower left", bbox_to_anchor=(0, 1))
-    return html.figure(drawn, "Bars: examples per class, divided into the three splits")
+def _classes(counts: Counter[tuple[str, str]], dataset: Dataset) -> Markup:
+    """Examples per class and split, as numbers and as bars; however many classes there are."""
+    per_class = [[counts[name, split] for split in SPLITS] for name in dataset.class_names]
+    most = max(map(sum, per_class))
+    rows = [
+        [name, *numbers, html.stacked_bar(numbers, most)]
+        for name, numbers in zip(dataset.class_names, per_class, strict=True)
+    ]
+    rows.append(["all", *(dataset.counts[split] for split in SPLITS), ""])
+    columns = ["Class", *(html.legend(place, split) for place, split in enumerate(SPLITS)), ""]
+    return html.table(columns, rows, "Examples per class and split")
 
 
 def _sizes(result: IngestResult) -> Markup:
     ledger = result.ledger
     sides = ledger.sides[ledger.usable()].min(axis=1)
-    drawn = html.new_figure(height=2.4)
-    axes = drawn.subplots()
-    axes.hist(sides, bins=30)
-    axes.axvline(result.dataset.image_size, linestyle="--", color=html.COLOURS[1])
-    axes.set_xlabel("short side in pixels; the dashed line is the stored size")
-    axes.set_ylabel("photos")
+    # Edges are whole pixels, and the last range has its upper edge too.
+    edges = np.unique(np.linspace(sides.min(), sides.max() + 1, _SIZE_RANGES + 1).round())
+    counts, _ = np.histogram(sides, edges)
+    rows = [
+        [f"{low:.0f} to {high - 1:.0f} px", int(count), html.stacked_bar([count], counts.max())]
+        for low, high, count in zip(edges, edges[1:], counts, strict=False)
+    ]
     small = int((sides < result.dataset.image_size).sum())
-    return html.figure(drawn, "Histogram of the short sides of the photos") + html.paragraph(
-        f"{small} of {len(sides)} photos are smaller than the stored size and were enlarged."
+    return html.table(["Short side", "Photos", ""], rows, "Short sides of the photos") + (
+        html.paragraph(
+            f"{small} of {len(sides)} photos are smaller than the stored size of "
+            f"{result.dataset.image_size} px and were enlarged."
+        )
     )
 
 

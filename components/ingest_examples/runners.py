@@ -3,6 +3,7 @@
 The functions are those of `work.py`, whichever runner calls them.
 """
 
+import gc
 import itertools
 import os
 import sys
@@ -58,7 +59,9 @@ class LocalRunner:
 
     def __enter__(self) -> "LocalRunner":
         if self._workers > 1:
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=_context())
+            self._pool = ProcessPoolExecutor(
+                self._workers, mp_context=_context(), initializer=gc.freeze
+            )
             # The processes start here, while this one has no other thread.
             self._pool.submit(os.getpid).result()
         return self

@@ -366,13 +366,46 @@ def test_note_on_the_place_is_not_stored() -> None:
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_fast_decoder_gives_what_pillow_gives(size: tuple[int, int], reduction: int) -> None:
     content = encode(render_flower("daisy", 1, 0).resize(size), quality=90)
-    fast = photos._Source(content, Image.open(io.BytesIO(content)), 1).plain(reduction)
+    fast = photos._Source(content, photos._read_header(content)).plain(reduction)
     slow = Image.open(io.BytesIO(content))
     slow.draft("RGB", (size[0] // reduction, size[1] // reduction))
     slow.load()
     assert fast.shape == (slow.height, slow.width, 3)
     assert slow.height == -(-size[1] // reduction)
     assert fast.tobytes() == slow.tobytes()
+
+
+def commented(content: bytes, count: int = 1) -> bytes:
+    """A JPEG with comments in front of everything else."""
+    return content[:2] + b"\xff\xfe\x00\x06note" * count + content[2:]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encode(draw_photo(0, 0, (64, 48))),
+        encode(draw_photo(0, 0, (64, 48)), progressive=True),
+        encode(draw_photo(0, 0, (64, 48)).convert("L")),
+        encode(draw_photo(0, 0, (64, 48)).convert("CMYK")),
+        encode(
+            draw_photo(0, 0, (64, 48)),
+            icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        ),
+        commented(encode(draw_photo(0, 0, (64, 48)))),
+        commented(oriented(6)),
+        commented(oriented(8), count=1_000),
+    ],
+    ids=["plain", "progressive", "grey", "cmyk", "profile", "comment", "turned", "comments"],
+)
+def test_header_is_what_pillow_reads(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = photos._read_header(content)
+    monkeypatch.setattr(photos, "_markers", lambda _: {-1})
+    assert photos._read_header(content) == header
+
+
+def test_plain_jpeg_is_not_read_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photos, "_open", None)
+    assert prepare(encode(draw_photo(0, 0, (64, 48))), SIZE).jpeg
 
 
 def test_many_scans_are_refused_without_decoding_them() -> None:
