@@ -9,6 +9,7 @@ in one step, so a process may be killed at any moment.
 """
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -77,21 +78,43 @@ class State:
     kept_weights: Saved | None = None
 
 
+def pack_checkpoint(folder: Path) -> tuple[bytes, bytes]:
+    """What another host needs to go on from a checkpoint; nothing where there is none.
+
+    Returns:
+        `state.json` and the weights it names.
+    """
+    file = folder / STATE_FILE
+    if not file.exists():
+        return b"", b""
+    content = file.read_bytes()
+    return content, (folder / json.loads(content)["weights"]["file"]).read_bytes()
+
+
+def unpack_checkpoint(state: bytes, weights: bytes, folder: Path) -> None:
+    """Writes what `pack_checkpoint` read on another host."""
+    if state:
+        (folder / json.loads(state)["weights"]["file"]).write_bytes(weights)
+        (folder / STATE_FILE).write_bytes(state)
+
+
 class Checkpoint:
     """The checkpoint of one training, in a folder that may hold that of an earlier try.
 
     Args:
         folder: Made where it is missing.
         training: Digest of everything that decides the course of the training.
+        writes: Whether what is saved is written; of several hosts that train one model, one does.
 
     Raises:
         ConfigError: The folder holds the checkpoint of another training.
         DataError: What it holds is damaged.
     """
 
-    def __init__(self, folder: Path, training: str) -> None:
+    def __init__(self, folder: Path, training: str, *, writes: bool = True) -> None:
         self.folder = folder
         self.training = training
+        self._writes = writes
         folder.mkdir(parents=True, exist_ok=True)
         self.state = self._read()
 
@@ -143,6 +166,8 @@ class Checkpoint:
 
     def write(self, model: keras.Model, name: str) -> Saved:
         """Writes the weights of a model; `save` has to name them for them to stay."""
+        if not self._writes:
+            return Saved("", "")
         path = self.folder / f"{name}{_SUFFIX}"
         # Keras insists on the suffix, so what is not whole has another prefix.
         partial = self.folder / f"partial-{os.getpid()}{_SUFFIX}"
@@ -177,6 +202,9 @@ class Checkpoint:
         model.load_weights(path)
 
     def _replace(self, state: State) -> None:
+        if not self._writes:
+            self.state = state
+            return
         write_text(self.folder / STATE_FILE, to_json(dataclasses.asdict(state)))
         self.state = state
         named = {saved.file for saved in (state.weights, state.kept_weights) if saved}
@@ -197,7 +225,8 @@ class Checkpoint:
         if state.training != self.training:
             raise ConfigError(
                 f"checkpoint {self.folder}: expected that of this training, received that of one "
-                "with another recipe or other examples; give another folder, or delete this one"
+                "with another recipe, other examples or other devices; give another folder, or "
+                "delete this one"
             )
         return state
 
