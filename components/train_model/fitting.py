@@ -240,7 +240,8 @@ class Follower(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Ends the training at a loss that is no number, or when the machine is taken away; saves
-        it every so many steps."""
+        it every so many steps.
+        """
         former, self._step = self._step, self._before.step + batch + 1
         if not self._has_passed(self.most_steps, former) and self._is_within(self._step):
             return

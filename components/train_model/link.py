@@ -1,8 +1,8 @@
 """The line between the hosts that train one model: they agree on it, and notice who is gone.
 
-Every other host has two connections to host 0. On one all of them agree, each in its turn; the other
-tells that its end is alive. Collective operations of devices wait for a lost host for minutes or for
-ever; a process of ours ends, with one line, when the second connection does.
+Every other host has two connections to host 0. On one all of them agree, each in its turn; the
+other tells that its end is alive. Collective operations of devices wait for a lost host for minutes
+or for ever; a process of ours ends, with one line, when the second connection does.
 
 A message is a length, `uint64`, and so many bytes.
 """

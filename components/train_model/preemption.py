@@ -1,4 +1,4 @@
-"""SIGTERM, by which a machine says that it will be taken away: training is saved and goes on later."""
+"""SIGTERM, by which a machine says that it is taken away: training is saved and goes on later."""
 
 import contextlib
 import signal
