@@ -95,12 +95,16 @@ class Accelerator:
     strategy: Any = None
     preemption: Preemption = dataclasses.field(default_factory=Preemption)
 
-    def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Within it a model is built for these devices and trained on them."""
+    def building(self) -> contextlib.AbstractContextManager[Any]:
+        """Within it a model is built, and compiled, for these devices."""
         scope: contextlib.AbstractContextManager[Any] = (
             contextlib.nullcontext() if self.strategy is None else self.strategy.scope()
         )
         return scope
+
+    def training(self) -> contextlib.AbstractContextManager[Any]:
+        """Within it a model is trained; TensorFlow's models know their strategy by then."""
+        return contextlib.nullcontext() if self.runtime == TENSORFLOW else self.building()
 
     @property
     def is_split(self) -> bool:

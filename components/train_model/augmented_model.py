@@ -73,9 +73,8 @@ class AugmentedModel(keras.Model):
 
     def set_steps_per_execution(self, steps: int) -> None:
         """Sets how many steps the device does before the host looks at them."""
-        if steps != self.steps_per_execution:
-            self.steps_per_execution = steps
-            self.train_function = self.test_function = None
+        self.steps_per_execution = steps
+        self.train_function = self.test_function = None
 
     def _reduced(self, images: KerasTensor) -> KerasTensor:
         if self._reduction == 1:
@@ -96,6 +95,22 @@ class SplitModel(AugmentedModel):
         *arguments: As `AugmentedModel` has them.
         **options: Likewise.
     """
+
+    def build_for(self, spec: Any) -> None:
+        """As `AugmentedModel.build_for`, for the batches of one replica."""
+        super().build_for(spec)
+        self._spec = spec
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Takes one step on one replica."""
+        import tensorflow as tf
+
+        # Between several hosts a batch loses its size on the way.
+        sized = keras.tree.map_structure(
+            lambda one, spec: tf.ensure_shape(one, spec.shape), data, self._spec
+        )
+        figures: dict[str, Any] = super().train_step(sized)
+        return figures
 
     def make_train_function(self, force: bool = False) -> None:
         """Makes what does all steps of one execution."""

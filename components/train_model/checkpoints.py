@@ -8,9 +8,11 @@ A file is written under a name of its own before `state.json` names it, and `sta
 in one step, so a process may be killed at any moment.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -171,7 +173,8 @@ class Checkpoint:
         path = self.folder / f"{name}{_SUFFIX}"
         # Keras insists on the suffix, so what is not whole has another prefix.
         partial = self.folder / f"partial-{os.getpid()}{_SUFFIX}"
-        model.save_weights(partial, overwrite=True)
+        with _undistributed():
+            model.save_weights(partial, overwrite=True)
         saved = Saved(path.name, file_digest(partial))
         partial.replace(path)
         return saved
@@ -229,6 +232,18 @@ class Checkpoint:
                 "delete this one"
             )
         return state
+
+
+@contextlib.contextmanager
+def _undistributed() -> Iterator[None]:
+    """Takes the distribution of devices away, so that one of several hosts can save alone."""
+    # Keras makes an optimizer to look at, whose variables all hosts would have to make together.
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def _seeds(model: keras.Model) -> list[keras.Variable]:

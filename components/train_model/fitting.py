@@ -59,7 +59,8 @@ def fit(
     restores = checkpoint.state is not None
     for phase in plan.phases:
         if checkpoint.position.epoch < phase.end and not follower.stopped:
-            _prepare(model, plan, phase, checkpoint if restores else None, feed)
+            with follower.accelerator.building():
+                _prepare(model, plan, phase, checkpoint if restores else None, feed)
             restores = False
         while checkpoint.position.epoch < phase.end and not follower.stopped:
             _fit_on(model, plan, phase, feed, checkpoint.position, follower)
@@ -239,9 +240,7 @@ class Follower(keras.callbacks.Callback):
         self._began = self._trained = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Ends the training at a loss that is no number, or when the machine is taken away; saves
-        it every so many steps.
-        """
+        """Ends a training that is hopeless or told to end; saves it every so many steps."""
         former, self._step = self._step, self._before.step + batch + 1
         if not self._has_passed(self.most_steps, former) and self._is_within(self._step):
             return

@@ -67,7 +67,7 @@ def decode_examples(dataset: Dataset, split: str, hosts: Hosts = ALONE) -> tf.da
         (
             tf.constant([str(piece.path) for piece in pieces], tf.string),
             tf.constant([piece.skip for piece in pieces], tf.int64),
-            tf.constant([piece.count for piece in pieces], tf.int64),
+            tf.constant([piece.take for piece in pieces], tf.int64),
         )
     ).interleave(
         _read_piece if hosts.count > 1 else lambda path, _, __: tf.data.TFRecordDataset(path),
@@ -91,12 +91,12 @@ class Piece(NamedTuple):
     Attributes:
         path: The shard.
         skip: Records of other hosts in front of its own.
-        count: Records of its own.
+        take: Records of its own.
     """
 
     path: Path
     skip: int
-    count: int
+    take: int
 
 
 def find_pieces(shards: list[Path], part: range) -> list[Piece]:
@@ -116,8 +116,8 @@ def find_pieces(shards: list[Path], part: range) -> list[Piece]:
     return pieces
 
 
-def _read_piece(path: tf.Tensor, skip: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
-    return tf.data.TFRecordDataset(path).skip(skip).take(count)
+def _read_piece(path: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
+    return tf.data.TFRecordDataset(path).skip(skip).take(take)
 
 
 def train_batches(

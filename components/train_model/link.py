@@ -184,7 +184,7 @@ def _accept(hosts: Hosts, deadline: float) -> tuple[Connections, Connections]:
     found: dict[str, Connections] = {_AGREE: {}, _ALIVE: {}}
     others = set(range(1, hosts.count))
     with _listener(hosts.coordinator) as listener:
-        while missing := others - set(found[_AGREE]) & set(found[_ALIVE]):
+        while missing := others - (found[_AGREE].keys() & found[_ALIVE].keys()):
             listener.settimeout(max(0.01, deadline - time.monotonic()))
             try:
                 connection, _ = listener.accept()

@@ -142,8 +142,9 @@ def _train(
     course = _digest(examples, augmented, model_config, config, precision, accelerator)
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = _open_checkpoint(saving, Path(scratch), course, accelerator)
-        with accelerator.scope():
+        with accelerator.building():
             model = _build(examples, model_config, config, precision, accelerator)
+        with accelerator.training():
             _fit(model, plan, examples, augmented, checkpoint, saving, accelerator)
         assert checkpoint.kept is not None
         result = TrainResult(

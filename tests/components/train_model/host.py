@@ -6,6 +6,7 @@ python -m tests.components.train_model.host RUNTIME EXAMPLES OUTPUT
 import hashlib
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -38,26 +39,25 @@ def main(runtime: str, examples: Path, output: Path) -> None:
         from components.train_model import train as training
         from components.train_model.architectures import ModelConfig
         from components.train_model.config import TrainConfig
+        from components.train_model.fitting import fit
         from components.train_model.input_pipeline import train_batches
-
-        fit = training.fit
 
         def fit_and_write(model, *arguments):
             fit(model, *arguments)
             np.savez(output / f"weights-{devices.hosts.index}.npz", *model.net.get_weights())
 
-        training.fit = fit_and_write
         config = build(TrainConfig, TRAIN)
-        training.train(
-            examples,
-            examples,
-            build(ModelConfig, MODEL),
-            config,
-            output / "model",
-            output / "metrics.json",
-            output / "report.html",
-            accelerator=devices,
-        )
+        with mock.patch.object(training, "fit", fit_and_write):
+            training.train(
+                examples,
+                examples,
+                build(ModelConfig, MODEL),
+                config,
+                output / "model",
+                output / "metrics.json",
+                output / "report.html",
+                accelerator=devices,
+            )
         batches = train_batches(
             load_dataset(examples), config, replicas=devices.replicas, hosts=devices.hosts
         )

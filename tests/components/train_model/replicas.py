@@ -6,6 +6,8 @@ python -m tests.components.train_model.replicas RUNTIME EXAMPLES OUTPUT
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from components.train_model.accelerators import AcceleratorConfig, open_accelerator
 
@@ -34,7 +36,7 @@ EVERYTHING = {
     "head": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}},
 }
 # What is trained, and how. Ten steps an epoch: twenty steps.
-CASES = {
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": (DENSE, SGD),
     "global": (CONVOLUTIONS, SGD),
     "per_replica": (CONVOLUTIONS, SGD | {"batch_norm": "per_replica"}),
@@ -53,29 +55,28 @@ def main(runtime: str, examples: Path, output: Path, *cases: str) -> None:
         from components.train_model import train as training
         from components.train_model.architectures import ModelConfig
         from components.train_model.config import TrainConfig
-
-        set_batch_norm = training.set_batch_norm
+        from components.train_model.models.batch_norm import set_batch_norm
 
         def of_groups(net, scope, replicas, split):
             # On one device: what the scope means, in one program without any replica.
             return set_batch_norm(net, scope, REPLICAS, split=False)
 
+        one = dataclasses.replace(eight, replicas=1, strategy=None)
         for name in cases or CASES:
             model, config = CASES[name]
-            for devices in (dataclasses.replace(eight, replicas=1, strategy=None), eight):
-                one = devices.replicas == 1
-                training.set_batch_norm = of_groups if one else set_batch_norm
+            for devices, function in ((one, of_groups), (eight, set_batch_norm)):
                 folder = output / f"{name}-{devices.replicas}"
-                training.train(
-                    examples,
-                    examples,
-                    build(ModelConfig, model),
-                    build(TrainConfig, config),
-                    folder / "model",
-                    folder / "metrics.json",
-                    folder / "report.html",
-                    accelerator=devices,
-                )
+                with mock.patch.object(training, "set_batch_norm", function):
+                    training.train(
+                        examples,
+                        examples,
+                        build(ModelConfig, model),
+                        build(TrainConfig, config),
+                        folder / "model",
+                        folder / "metrics.json",
+                        folder / "report.html",
+                        accelerator=devices,
+                    )
 
 
 if __name__ == "__main__":
