@@ -267,8 +267,9 @@ class Follower(keras.callbacks.Callback):
     def _give_way(self) -> NoReturn:
         """Ends the training with what was saved."""
         if self.accelerator.link is not None:
-            # Host 0 has written the checkpoint before any host leaves.
+            # Host 0 has written the checkpoint before any host leaves, and all leave by themselves.
             self.accelerator.link.gather(None)
+            self.accelerator.link.leave()
         place = f"saved in {self.checkpoint.folder}" if self.lasts else "not saved: no --checkpoint"
         position = self.checkpoint.position
         raise RetryError(
