@@ -108,6 +108,8 @@ class Link:
         """Says the last word, without which the others take this host for lost."""
         for watcher in self._watchers:
             watcher.leave(failure)
+        for connection in self._agreeing.values():
+            connection.close()
 
     def _tell_others(self, index: int, failure: Failure) -> None:
         """Passes on what ended a host; only host 0 knows them all."""
@@ -141,7 +143,12 @@ class _Watcher(threading.Thread):
         self._say(_DONE if failure is None else json.dumps(failure).encode())
 
     def run(self) -> None:
-        """Listens, and gives signs of life, until either side has said its last word."""
+        """Watches until either side has said its last word."""
+        with self._connection:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Listens, and gives signs of life."""
         heard = said = time.monotonic()
         while True:
             try:
@@ -189,6 +196,8 @@ def _accept(hosts: Hosts, deadline: float) -> tuple[Connections, Connections]:
             try:
                 connection, _ = listener.accept()
             except TimeoutError:
+                for one in (*found[_AGREE].values(), *found[_ALIVE].values()):
+                    one.close()
                 names = ", ".join(map(str, sorted(missing)))
                 raise RetryError(
                     f"host {names} of {hosts.count} did not come to {hosts.coordinator}; start all "

