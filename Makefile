@@ -46,7 +46,7 @@ test-faults: $(VENV)/dev.installed ## Let every single request of a deployment o
 		tests/pipelines $(ARGS)
 
 test-distributed: $(VENV)/dev.installed ## Train on eight devices and on two hosts, of this CPU
-	$(BIN)/pytest --numprocesses=auto --dist=load -m distributed --timeout=900 \
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m distributed --timeout=1800 \
 		tests/components/train_model $(ARGS)
 
 test-docker: $(VENV)/dev.installed ## Build the CPU image and run the tests that need an engine

@@ -139,7 +139,7 @@ def _prepare(
         # The optimizer of the former phase has variables for other weights.
         checkpoint.restore(model)
     freeze_all_but_head(model.net, phase.head_only)
-    _compile(model, plan, phase)
+    compile_model(model, plan, phase)
     model.build_for(feed.spec())
     if checkpoint is not None and within:
         checkpoint.restore(model)
@@ -181,7 +181,8 @@ def _fit_on(
         )
 
 
-def _compile(model: keras.Model, plan: Plan, phase: Phase) -> None:
+def compile_model(model: keras.Model, plan: Plan, phase: Phase) -> None:
+    """Compiles a model for a phase, with loss, figures and a new optimizer."""
     model.compile(
         optimizer=make_optimizer(plan.config.optimizer, plan.schedule(phase), plan.config.ema),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=plan.config.label_smoothing),

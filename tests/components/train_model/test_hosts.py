@@ -50,9 +50,14 @@ def start(*arguments, hosts=2):
     ]
 
 
-def end(processes, timeout=240):
+def end(processes, timeout=600):
     """Exit codes and outputs of all."""
-    outputs = [process.communicate(timeout=timeout)[0] for process in processes]
+    try:
+        outputs = [process.communicate(timeout=timeout)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
     return [process.returncode for process in processes], outputs
 
 
@@ -104,10 +109,12 @@ def history_of(checkpoint):
 
 
 def wait_for_epochs(checkpoint, epochs, processes):
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while len(history_of(checkpoint)) < epochs:
-        assert time.monotonic() < deadline
-        assert all(process.poll() is None for process in processes), end(processes)
+        if time.monotonic() > deadline or any(one.poll() is not None for one in processes):
+            for process in processes:
+                process.kill()
+            pytest.fail(f"not {epochs} epochs: {end(processes)}")
         time.sleep(0.05)
 
 
@@ -122,7 +129,7 @@ def test_lost_and_preempted_hosts(runtime, examples, tmp_path):
         f"--checkpoint={checkpoint}",
         f"--output={output}",
         f"--model-config={json.dumps(TINY_MODEL)}",
-        f"--train-config={json.dumps(TINY_TRAIN | {'epochs': 150, 'keep': 'last'})}",
+        f"--train-config={json.dumps(TINY_TRAIN | {'epochs': 60, 'keep': 'last'})}",
         f"--accelerator={json.dumps({'kind': 'cpu', 'runtime': runtime})}",
     ]
 
@@ -130,9 +137,7 @@ def test_lost_and_preempted_hosts(runtime, examples, tmp_path):
     hosts = start(*command)
     wait_for_epochs(checkpoint, 3, hosts)
     hosts[1].kill()
-    killed = time.monotonic()
-    codes, outputs = end(hosts)
-    assert time.monotonic() - killed < 30
+    codes, outputs = end(hosts, timeout=60)
     assert codes == [75, -signal.SIGKILL]
     assert "train-model: exit 75: host 1 was lost" in outputs[0]
     assert not output.exists()
@@ -154,7 +159,7 @@ def test_lost_and_preempted_hosts(runtime, examples, tmp_path):
     assert f"goes on from {checkpoint}" in outputs[0]
     history = json.loads((output / "model" / "history.json").read_text())["history"]
     assert history[: len(preempted)] == preempted
-    assert [epoch["epoch"] for epoch in history] == list(range(1, 151))
+    assert [epoch["epoch"] for epoch in history] == list(range(1, 61))
     assert not list(tmp_path.glob(".*"))
 
 
