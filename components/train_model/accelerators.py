@@ -148,6 +148,7 @@ def open_accelerator(
         import_tensorflow_quietly()
         opener = _open_jax if runtime == JAX else _open_tensorflow
         found, replicas, strategy = opener(config, kind, link)
+        preemption.listen()
         ready = Accelerator(found, runtime, replicas, hosts, link, strategy, preemption)
         if hosts.is_first and ready.describe() != Accelerator(CPU, TENSORFLOW).describe():
             say(STEP, f"trains on {ready.describe()}")

@@ -23,6 +23,7 @@ class Preemption:
     def held(self) -> Iterator[None]:
         """Within the block the signal waits for somebody to look at `asked`."""
         self._held = True
+        self.listen()
         try:
             yield
         finally:
@@ -33,14 +34,21 @@ class Preemption:
         if not self._held:
             raise RetryError("told to end (SIGTERM) before there was anything to save; start again")
 
+    def listen(self) -> None:
+        """Listens for the signal, where a process may: in its main thread.
+
+        JAX and TensorFlow take the signal for themselves when they join several hosts.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._take)
+
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Listens for the signal within the block, where the process may: in its main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGTERM, self._take)
+        """Listens for the signal within the block."""
+        before = signal.getsignal(signal.SIGTERM)
+        self.listen()
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)
