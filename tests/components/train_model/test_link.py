@@ -138,12 +138,14 @@ def test_end_of_a_host_ends_the_others(what, code, words):
         for index in range(3)
     ]
     for host in hosts:
+        assert host.stdout
         assert host.stdout.readline() == "joined\n"
     if what == "kill":
         hosts[1].kill()
     elif what == "stop":
         hosts[1].send_signal(19)
     else:
+        assert hosts[1].stdin
         hosts[1].stdin.write("\n")
         hosts[1].stdin.flush()
     began = time.monotonic()

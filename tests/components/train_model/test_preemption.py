@@ -46,6 +46,7 @@ def test_training_gives_way(tmp_path, saved):
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
+            assert process.stdout
             for line in process.stdout:
                 if " epochs, loss" in line:
                     break
