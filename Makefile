@@ -11,7 +11,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile submit test lint types unit test-docker test-faults test-browser test-hostile damage format lock image smoke clean
+.PHONY: help run compile submit test lint types unit test-distributed test-docker test-faults test-browser test-hostile damage format lock image smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,11 +39,15 @@ types: $(VENV)/dev.installed ## Check types
 	$(BIN)/mypy
 
 unit: $(VENV)/dev.installed ## Run the tests that need no container engine
-	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults and not browser and not hostile"
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults and not browser and not hostile and not distributed"
 
 test-faults: $(VENV)/dev.installed ## Let every single request of a deployment or a submission fail once
 	$(BIN)/pytest --numprocesses=auto --dist=load -m faults --timeout=900 tests/components/deploy_model \
 		tests/pipelines $(ARGS)
+
+test-distributed: $(VENV)/dev.installed ## Train on eight devices and on two hosts, of this CPU
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m distributed --timeout=1800 \
+		tests/components/train_model $(ARGS)
 
 test-docker: $(VENV)/dev.installed ## Build the CPU image and run the tests that need an engine
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m docker tests/containers $(ARGS)

@@ -196,7 +196,7 @@ def _bare_speed(examples: Any, augmented: Any, recipe: Recipe) -> float:
     from components.train_model.models import build_model
     from components.train_model.optimizers import make_optimizer
 
-    size, batch = train_size(examples, recipe.train), recipe.train.global_batch_size
+    size, batch = train_size(examples, recipe.train), recipe.train.batch_size(replicas=1)
     pairs = list(read_examples(augmented, "train"))
     images = tf.image.resize(np.stack([image for image, _ in pairs]), [size, size])
     images = tf.cast(images, tf.uint8).numpy()
@@ -284,7 +284,10 @@ def _read(batches: Any, dataset: Any) -> float:
 def _our_batches(dataset: Any, recipe: Recipe) -> Any:
     from components.train_model.input_pipeline import train_batches
 
-    return train_batches(dataset, dataclasses.replace(recipe.train, global_batch_size=_BATCH))
+    return train_batches(
+        dataset,
+        dataclasses.replace(recipe.train, global_batch_size=_BATCH, batch_per_replica=0),
+    )
 
 
 def _augmented_batches(dataset: Any, recipe: Recipe) -> Any:

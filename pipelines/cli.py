@@ -86,6 +86,12 @@ def flowers() -> None:
 )
 @click.option("--registry", default="", help="Folder to deploy to, behind the champion rule.")
 @click.option("--model-name", default="flowers", show_default=True, help="Model in the registry.")
+@click.option(
+    "--accelerator",
+    metavar="KIND|FILE|JSON",
+    help="What to train on: auto, tpu, gpu or cpu, or also how, e.g. "
+    '{"kind": "gpu", "runtime": "jax"}.  [auto]',
+)
 @click.option("--hourly-price", type=click.FloatRange(0), help="Of this machine, for the report.")
 def run(
     recipe: str | None,
@@ -96,6 +102,7 @@ def run(
     image_lock: Path | None,
     registry: str,
     model_name: str,
+    accelerator: str | None,
     hourly_price: float | None,
     **arguments: Any,
 ) -> int:
@@ -104,6 +111,7 @@ def run(
     Exit code 0: the gate is open and the model is exported. 1: a fault of ours. 2: your mistake.
     3: the gate is closed, or the champion stays. 130: interrupted.
     """
+    from components.train_model.accelerators import parse_accelerator
     from pipelines.history import check_earlier_splits
     from pipelines.recipe import DeploymentConfig, load_recipe
     from pipelines.targets.local import run_local
@@ -118,8 +126,9 @@ def run(
     place = str(Path(registry).absolute()) if registry else ""
     deployment = DeploymentConfig(place, model_name)
     loaded = load_recipe(name, assignments)
+    devices = parse_accelerator(accelerator)
     check_earlier_splits(photos, loaded.ingest, output)
-    return run_local(photos, loaded, name, output, how, deployment, hourly_price)
+    return run_local(photos, loaded, name, output, how, deployment, hourly_price, devices)
 
 
 def _runner(name: str, memory: str | None, image_lock: Path | None) -> Any:

@@ -44,6 +44,7 @@ def graph_with(train: Any = train_model, run: Any = "") -> Callable[..., None]:
         train_config: dict,
         checkpoint: str,
         checkpoint_steps: int,
+        accelerator: dict,
         gate_threshold: float,
         export_config: dict,
         deploy_config: dict,
@@ -82,6 +83,7 @@ def graph_with(train: Any = train_model, run: Any = "") -> Callable[..., None]:
             train_config=train_config,
             checkpoint=checkpoint,
             checkpoint_steps=checkpoint_steps,
+            accelerator=accelerator,
         )
         evaluated = evaluate_model(examples=examples, model=trained.outputs["model"])
         gated = gate_model(evaluation=evaluated.outputs["evaluation"], threshold=gate_threshold)

@@ -11,6 +11,7 @@ from components.deploy_model.config import DeployConfig, check_model_name
 from components.export_model.config import ExportConfig
 from components.gate_model.config import GateConfig
 from components.ingest_examples.config import IngestConfig, PhotosConfig
+from components.train_model.accelerators import AcceleratorConfig
 from components.train_model.architectures import ModelConfig
 from components.train_model.config import TrainConfig
 
@@ -64,6 +65,7 @@ class DeploymentConfig:
 
 
 NO_DEPLOYMENT = DeploymentConfig()
+ANY_ACCELERATOR = AcceleratorConfig()
 
 
 def load_recipe(name_or_path: str, assignments: Iterable[str] = ()) -> Recipe:
@@ -81,9 +83,19 @@ def load_recipe(name_or_path: str, assignments: Iterable[str] = ()) -> Recipe:
 
 
 def pipeline_parameters(
-    photos: PhotosConfig, recipe: Recipe, deployment: DeploymentConfig = NO_DEPLOYMENT
+    photos: PhotosConfig,
+    recipe: Recipe,
+    deployment: DeploymentConfig = NO_DEPLOYMENT,
+    accelerator: AcceleratorConfig = ANY_ACCELERATOR,
 ) -> dict[str, Any]:
-    """The arguments of `flowers_pipeline` for photos, a recipe and a registry, as plain data."""
+    """The arguments of `flowers_pipeline`, as plain data.
+
+    Args:
+        photos: Where the photos are.
+        recipe: Every hyperparameter and the gate.
+        deployment: Where an exported model goes.
+        accelerator: What the model is trained on; a target that has machines says so itself.
+    """
     return {
         **dataclasses.asdict(photos),
         **dataclasses.asdict(recipe.ingest),
@@ -94,6 +106,7 @@ def pipeline_parameters(
         "train_config": _plain(recipe.train),
         "checkpoint": "",
         "checkpoint_steps": 0,
+        "accelerator": _plain(accelerator),
         "gate_threshold": recipe.gate.threshold,
         "export_config": _plain(recipe.export),
         "deploy_config": _plain(recipe.deploy),

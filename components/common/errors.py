@@ -5,7 +5,8 @@
     │   ├── DataError                photos or shards are not what a step needs
     │   └── ConfigError              an option, recipe or target file is wrong
     ├── GateClosedError     exit 3   the model was refused: nothing is exported
-    └── ChampionStaysError  exit 3   the model was exported, and refused: what serves is as good
+    ├── ChampionStaysError  exit 3   the model was exported, and refused: what serves is as good
+    └── RetryError          exit 75  the machine was taken away: start the same again
 
 A message is one line: what was expected, what was received, what to do.
 """
@@ -41,3 +42,12 @@ class ChampionStaysError(FlowersError):
     """The model that serves is at least as good as the new one."""
 
     exit_code = 3
+
+
+class RetryError(FlowersError):
+    """The machine, or another that the work needs, was taken away; the same command goes on.
+
+    The code is EX_TEMPFAIL of sysexits.h, which means just that.
+    """
+
+    exit_code = 75

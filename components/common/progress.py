@@ -126,3 +126,14 @@ def progress(step: str, unit: str, total: int) -> Iterator[Progress]:
             yield bar
     else:
         yield _Lines(step, unit, total)
+
+
+@contextmanager
+def silence() -> Iterator[Progress]:
+    """Shows nothing: of several processes that do the same, one tells of it."""
+
+    class _Silence:
+        def advance(self, count: int = 1, note: str = "") -> None:
+            pass
+
+    yield _Silence()

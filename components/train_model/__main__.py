@@ -1,5 +1,7 @@
 """The command line of the step: `python -m components.train_model`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -9,7 +11,8 @@ from components.common.config import build, choose, override, read_mapping
 from components.common.errors import ConfigError
 from components.common.outputs import staged
 from components.common.recipes import SECTIONS, recipe_path
-from components.common.step import import_tensorflow_quietly, run_step
+from components.common.step import run_step
+from components.train_model.accelerators import open_accelerator, parse_accelerator
 from components.train_model.architectures import ModelConfig
 from components.train_model.config import CheckpointConfig, TrainConfig
 
@@ -37,6 +40,12 @@ from components.train_model.config import CheckpointConfig, TrainConfig
     help="Steps between two checkpoints within an epoch; 0 for one at the end of each.",
 )
 @click.option(
+    "--accelerator",
+    metavar="KIND|FILE|JSON",
+    help="What to train on: auto, tpu, gpu or cpu, or also how, e.g. "
+    '{"kind": "gpu", "runtime": "jax"}.  [auto]',
+)
+@click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="E.g. train.epochs=5."
 )
 def command(
@@ -48,19 +57,26 @@ def command(
     train_config: str | None,
     checkpoint: Path | None,
     checkpoint_steps: int,
+    accelerator: str | None,
     assignments: tuple[str, ...],
 ) -> None:
     """Trains a model and keeps the weights that did best on the validation split.
 
     Makes OUTPUT/model (model.keras, model.json, history.json, tensorboard/), OUTPUT/metrics.json
     and OUTPUT/report.html.
+
+    On SIGTERM it saves its checkpoint and ends with exit code 75: start the same again to go on.
+    Several hosts train one model with FLOWERS_HOSTS (their number), FLOWERS_HOST (which one, from
+    0) and FLOWERS_COORDINATOR (name:port of host 0); host 0 makes OUTPUT.
     """
     with run_step("train-model"):
         architecture, training = _configs(recipe, model_config, train_config, assignments)
-        import_tensorflow_quietly()
-        from components.train_model.train import train
+        devices = parse_accelerator(accelerator)
+        saving = CheckpointConfig(checkpoint, checkpoint_steps)
+        with open_accelerator(devices) as opened, _output(output, opened.hosts.is_first) as folder:
+            # Keras takes its backend when it is imported.
+            from components.train_model.train import train
 
-        with staged(output) as (folder,):
             train(
                 examples,
                 augmented,
@@ -69,8 +85,19 @@ def command(
                 folder / "model",
                 folder / "metrics.json",
                 folder / "report.html",
-                CheckpointConfig(checkpoint, checkpoint_steps),
+                saving,
+                opened,
             )
+
+
+@contextmanager
+def _output(output: Path, writes: bool) -> Iterator[Path]:
+    """The folder to write into; a host that writes nothing makes none."""
+    if not writes:
+        yield output
+        return
+    with staged(output) as (folder,):
+        yield folder
 
 
 def _configs(

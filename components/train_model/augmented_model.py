@@ -1,5 +1,8 @@
 """A net that augments its own batches while it is trained."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import keras
 from keras import KerasTensor, ops
 
@@ -55,9 +58,81 @@ class AugmentedModel(keras.Model):
             images = mixing.mix(images, draws[:, augmentation.DRAWS :])
         return self.net(images, training=True)
 
+    def build_for(self, spec: Any) -> None:
+        """Builds metrics and loss for batches of a shape.
+
+        Keras takes a first batch for that, after which a shuffled input begins with other ones.
+
+        Args:
+            spec: `tf.TensorSpec` of every part of a batch.
+        """
+        symbols = keras.tree.map_structure(
+            lambda one: KerasTensor(one.shape.as_list(), one.dtype.name), spec
+        )
+        self._symbolic_build(data_batch=symbols)
+
+    def set_steps_per_execution(self, steps: int) -> None:
+        """Sets how many steps the device does before the host looks at them."""
+        self.steps_per_execution = steps
+        self.train_function = self.test_function = None
+
     def _reduced(self, images: KerasTensor) -> KerasTensor:
         if self._reduction == 1:
             return images
         pixels = ops.cast(images, "float32")
         means = ops.average_pool(pixels, self._reduction, data_format="channels_last")
         return ops.cast(means + 0.5, "uint8")
+
+
+class SplitModel(AugmentedModel):
+    """The same, for TensorFlow's strategies: each replica runs the step on its part of a batch.
+
+    Keras's own loop does one step at a time where there are replicas, cannot run on several hosts,
+    and gives the mean of what replicas measure, where they may have measured unlike numbers of
+    examples.
+
+    Args:
+        *arguments: As `AugmentedModel` has them.
+        **options: Likewise.
+    """
+
+    def build_for(self, spec: Any) -> None:
+        """As `AugmentedModel.build_for`, for the batches of one replica."""
+        super().build_for(spec)
+        self._spec = spec
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Takes one step on one replica."""
+        import tensorflow as tf
+
+        # Between several hosts a batch loses its size on the way.
+        sized = keras.tree.map_structure(
+            lambda one, spec: tf.ensure_shape(one, spec.shape), data, self._spec
+        )
+        figures: dict[str, Any] = super().train_step(sized)
+        return figures
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Makes what does all steps of one execution."""
+        if self.train_function is None or force:
+            self.train_function = self._over_replicas(self.train_step, self.steps_per_execution)
+
+    def make_test_function(self, force: bool = False) -> None:
+        """Makes what tests all batches of one execution."""
+        if self.test_function is None or force:
+            self.test_function = self._over_replicas(self.test_step, self.steps_per_execution)
+
+    def _over_replicas(self, step: Any, count: int) -> Any:
+        import tensorflow as tf
+
+        def function(iterator: Iterator[Any]) -> dict[str, Any]:
+            for _ in tf.range(count):
+                self.distribute_strategy.run(step, args=(next(iterator),))
+            # Read out here, the metrics are those of all replicas.
+            figures: dict[str, Any] = self.get_metrics_result()
+            return figures
+
+        return tf.function(function)
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Everything is built already: Keras would take a batch to learn its shapes."""

@@ -8,8 +8,11 @@ A file is written under a name of its own before `state.json` names it, and `sta
 in one step, so a process may be killed at any moment.
 """
 
+import contextlib
 import dataclasses
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -77,21 +80,43 @@ class State:
     kept_weights: Saved | None = None
 
 
+def pack_checkpoint(folder: Path) -> tuple[bytes, bytes]:
+    """What another host needs to go on from a checkpoint; nothing where there is none.
+
+    Returns:
+        `state.json` and the weights it names.
+    """
+    file = folder / STATE_FILE
+    if not file.exists():
+        return b"", b""
+    content = file.read_bytes()
+    return content, (folder / json.loads(content)["weights"]["file"]).read_bytes()
+
+
+def unpack_checkpoint(state: bytes, weights: bytes, folder: Path) -> None:
+    """Writes what `pack_checkpoint` read on another host."""
+    if state:
+        (folder / json.loads(state)["weights"]["file"]).write_bytes(weights)
+        (folder / STATE_FILE).write_bytes(state)
+
+
 class Checkpoint:
     """The checkpoint of one training, in a folder that may hold that of an earlier try.
 
     Args:
         folder: Made where it is missing.
         training: Digest of everything that decides the course of the training.
+        writes: Whether what is saved is written; of several hosts that train one model, one does.
 
     Raises:
         ConfigError: The folder holds the checkpoint of another training.
         DataError: What it holds is damaged.
     """
 
-    def __init__(self, folder: Path, training: str) -> None:
+    def __init__(self, folder: Path, training: str, *, writes: bool = True) -> None:
         self.folder = folder
         self.training = training
+        self._writes = writes
         folder.mkdir(parents=True, exist_ok=True)
         self.state = self._read()
 
@@ -143,10 +168,13 @@ class Checkpoint:
 
     def write(self, model: keras.Model, name: str) -> Saved:
         """Writes the weights of a model; `save` has to name them for them to stay."""
+        if not self._writes:
+            return Saved("", "")
         path = self.folder / f"{name}{_SUFFIX}"
         # Keras insists on the suffix, so what is not whole has another prefix.
         partial = self.folder / f"partial-{os.getpid()}{_SUFFIX}"
-        model.save_weights(partial, overwrite=True)
+        with _undistributed():
+            model.save_weights(partial, overwrite=True)
         saved = Saved(path.name, file_digest(partial))
         partial.replace(path)
         return saved
@@ -177,6 +205,9 @@ class Checkpoint:
         model.load_weights(path)
 
     def _replace(self, state: State) -> None:
+        if not self._writes:
+            self.state = state
+            return
         write_text(self.folder / STATE_FILE, to_json(dataclasses.asdict(state)))
         self.state = state
         named = {saved.file for saved in (state.weights, state.kept_weights) if saved}
@@ -197,9 +228,22 @@ class Checkpoint:
         if state.training != self.training:
             raise ConfigError(
                 f"checkpoint {self.folder}: expected that of this training, received that of one "
-                "with another recipe or other examples; give another folder, or delete this one"
+                "with another recipe, other examples or other devices; give another folder, or "
+                "delete this one"
             )
         return state
+
+
+@contextlib.contextmanager
+def _undistributed() -> Iterator[None]:
+    """Takes the distribution of devices away, so that one of several hosts can save alone."""
+    # Keras makes an optimizer to look at, whose variables all hosts would have to make together.
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def _seeds(model: keras.Model) -> list[keras.Variable]:

@@ -14,6 +14,7 @@ def train_model(
     train_config: dict,
     checkpoint: str,
     checkpoint_steps: int,
+    accelerator: dict,
     model: Output[Model],
     metrics: Output[Metrics],
     report: Output[HTML],
@@ -28,35 +29,40 @@ def train_model(
         checkpoint: Folder where training is saved, and from where a training that was killed goes
             on; empty to keep nothing.
         checkpoint_steps: Steps between two checkpoints within an epoch; 0 for none.
+        accelerator: What to train on; keys of `AcceleratorConfig`.
         model: `model.keras`, `model.json`, `history.json` and `tensorboard/`.
         metrics: Figures of the epoch kept.
         report: Curves.
     """
     from pathlib import Path
 
-    from components.common.step import import_tensorflow_quietly, run_step
+    from components.common.step import run_step
 
     with run_step("train-model"):
         from components.common.config import build
+        from components.train_model.accelerators import AcceleratorConfig, open_accelerator
         from components.train_model.architectures import ModelConfig
         from components.train_model.config import CheckpointConfig, TrainConfig
 
         architecture = build(ModelConfig, model_config, "model")
         training = build(TrainConfig, train_config, "train")
         saving = CheckpointConfig(Path(checkpoint) if checkpoint else None, checkpoint_steps)
-        import_tensorflow_quietly()
-        from components.train_model.train import train
+        devices = build(AcceleratorConfig, accelerator, "accelerator")
+        with open_accelerator(devices) as opened:
+            # Keras takes its backend when it is imported.
+            from components.train_model.train import train
 
-        result = train(
-            Path(examples.path),
-            Path(augmented.path),
-            architecture,
-            training,
-            Path(model.path),
-            Path(metrics.path),
-            Path(report.path),
-            saving,
-        )
+            result = train(
+                Path(examples.path),
+                Path(augmented.path),
+                architecture,
+                training,
+                Path(model.path),
+                Path(metrics.path),
+                Path(report.path),
+                saving,
+                opened,
+            )
         model.metadata["framework"] = "keras"
         for name, value in result.metrics().items():
             metrics.log_metric(name, value)

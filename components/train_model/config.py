@@ -13,6 +13,8 @@ from components.common.policy import AugmentPolicy
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 KEEPS = ("best", "last")
+GLOBAL, PER_REPLICA = "global", "per_replica"
+BATCH_NORMS = (GLOBAL, PER_REPLICA)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,8 +117,8 @@ class ScheduleConfig:
     Attributes:
         name: Which schedule.
         peak: The highest learning rate.
-        scaled_by_replicas: Multiply every rate by the number of replicas, as for a batch that
-            grows with them.
+        scaled_by_replicas: Multiply every rate by the number of replicas, as goes with
+            `batch_per_replica`, by which the batch grows with them.
     """
 
     name: str
@@ -218,8 +220,11 @@ class TrainConfig:
 
     Attributes:
         epochs: Passes over the augmented train split with all weights learning.
-        global_batch_size: Examples per step over all replicas.
         schedule: The learning rate over the steps of these epochs.
+        global_batch_size: Examples per step over all replicas, which have to divide it; 0 where
+            `batch_per_replica` is given.
+        batch_per_replica: Examples per step on each replica, so that the batch grows with their
+            number; 0 where `global_batch_size` is given.
         optimizer: How gradients become steps.
         head: A first phase in which only the head learns; None for none.
         label_smoothing: Share of the target spread evenly over all classes.
@@ -236,14 +241,22 @@ class TrainConfig:
         keep: `best` keeps the weights that did best on the validation split, `last` the last ones.
         patience: Epochs without a better validation accuracy after which training stops; 0 to
             train all epochs.
+        batch_norm: Over which examples BatchNorm takes its means in training: `global` for the
+            whole batch, so that the number of replicas changes nothing, `per_replica` for the part
+            of each, which saves a message between them. What is kept for later is the mean over
+            all replicas either way.
+        steps_per_execution: Most steps that the device does before the host looks at them; the
+            largest divisor of the steps per epoch up to that is taken. 0 for 1 on a CPU and 32
+            elsewhere. It does not change what comes of a training.
         precision: `float32`, `mixed_bfloat16`, `mixed_float16`, or `auto` for what the device is
             good at. Softmax and loss are float32 in any case.
         seed: Of the weights, of the order and of the augmentation.
     """
 
     epochs: int
-    global_batch_size: int
     schedule: ScheduleConfig
+    global_batch_size: int = 0
+    batch_per_replica: int = 0
     optimizer: OptimizerConfig = dataclasses.field(default_factory=AdamwConfig)
     head: HeadConfig | None = None
     label_smoothing: float = 0.0
@@ -255,12 +268,20 @@ class TrainConfig:
     ema: float = 0.0
     keep: str = "best"
     patience: int = 0
+    batch_norm: str = GLOBAL
+    steps_per_execution: int = 0
     precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         check("epochs", self.epochs, Range(1, 100_000))
-        check("global_batch_size", self.global_batch_size, Range(1, 1 << 20))
+        check("global_batch_size", self.global_batch_size, Range(0, 1 << 20))
+        check("batch_per_replica", self.batch_per_replica, Range(0, 1 << 20))
+        if (self.global_batch_size > 0) == (self.batch_per_replica > 0):
+            raise ConfigError(
+                "global_batch_size: expected either it or batch_per_replica, received "
+                f"{self.global_batch_size} and {self.batch_per_replica}"
+            )
         check("label_smoothing", self.label_smoothing, Range(0.0, 0.9))
         check("crop_size", self.crop_size, Range(0, 4096))
         if self.crop_size and self.policy is None:
@@ -271,8 +292,33 @@ class TrainConfig:
         check("ema", self.ema, Range(0.0, 0.99999))
         choose("keep", self.keep, KEEPS)
         check("patience", self.patience, Range(0, 100_000))
+        choose("batch_norm", self.batch_norm, BATCH_NORMS)
+        check("steps_per_execution", self.steps_per_execution, Range(0, 100_000))
         choose("precision", self.precision, PRECISIONS)
         check("seed", self.seed, Range(0, 2**31 - 1))
+
+    def batch_size(self, replicas: int) -> int:
+        """Examples per step over all replicas.
+
+        Args:
+            replicas: Devices over which a batch is split.
+
+        Raises:
+            ConfigError: It cannot be split so.
+        """
+        size = self.global_batch_size or self.batch_per_replica * replicas
+        if size % replicas:
+            raise ConfigError(
+                f"train.global_batch_size: expected a multiple of the {replicas} replicas, "
+                f"received {size}"
+            )
+        if self.mixes and replicas > 1 and size // replicas % 2:
+            raise ConfigError(
+                f"train.{'global_batch_size' if self.global_batch_size else 'batch_per_replica'}: "
+                "expected an even number of examples on each replica with MixUp or CutMix, which "
+                f"mix neighbours, received {size // replicas}"
+            )
+        return size
 
     @property
     def mixes(self) -> bool:

@@ -5,22 +5,31 @@ import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import keras
 import tensorflow as tf
+from keras import tree
 
 from components.common.dataset import Dataset
-from components.common.errors import FlowersError
+from components.common.errors import FlowersError, RetryError
 from components.common.progress import Progress
+from components.train_model.accelerators import CPU, Accelerator
 from components.train_model.augmented_model import AugmentedModel
 from components.train_model.checkpoints import Checkpoint, Position
 from components.train_model.history import Epoch
-from components.train_model.input_pipeline import eval_batches, train_batches
+from components.train_model.input_pipeline import (
+    eval_batches,
+    train_batches,
+    weighted_batches,
+)
 from components.train_model.models.blocks import freeze_all_but_head
 from components.train_model.optimizers import make_optimizer
 from components.train_model.plan import Phase, Plan
 
 _EVAL_BATCH = 64
+# So many that an accelerator does not wait for its host between them.
+_STEPS_PER_EXECUTION = 32
 
 
 def fit(
@@ -34,7 +43,7 @@ def fit(
     """Fits a model; what came of it is in the checkpoint.
 
     Args:
-        model: With its first weights.
+        model: With its first weights, built for the devices of the follower.
         plan: What is done in which step.
         train_split: Data set with the train split.
         validation_split: Data set with the validation split.
@@ -43,51 +52,126 @@ def fit(
 
     Raises:
         FlowersError: The loss is no longer a number.
+        RetryError: The machine is being taken away; the checkpoint has all that was done.
     """
-    # Read once, for every phase.
-    validation = eval_batches(validation_split, "validation", _EVAL_BATCH)
+    feed = _Feed(plan, train_split, validation_split, follower.accelerator)
+    # A training that goes on begins with the weights of its checkpoint.
+    restores = checkpoint.state is not None
     for phase in plan.phases:
+        if checkpoint.position.epoch < phase.end and not follower.stopped:
+            with follower.accelerator.building():
+                _prepare(model, plan, phase, checkpoint if restores else None, feed)
+            restores = False
         while checkpoint.position.epoch < phase.end and not follower.stopped:
-            _prepare(model, plan, phase, checkpoint)
-            _fit_on(model, plan, phase, train_split, validation, checkpoint.position, follower)
+            _fit_on(model, plan, phase, feed, checkpoint.position, follower)
 
 
-def _prepare(model: AugmentedModel, plan: Plan, phase: Phase, checkpoint: Checkpoint) -> None:
-    """Compiles a model for a phase, with the weights and the optimizer of the checkpoint."""
-    position = checkpoint.position
-    within = position.epoch > phase.first or position.step > 0
-    if checkpoint.state and not within:
+class _Feed:
+    """Batches as the devices take them."""
+
+    def __init__(
+        self, plan: Plan, train_split: Dataset, validation_split: Dataset, accelerator: Accelerator
+    ) -> None:
+        self._plan = plan
+        self._train = train_split
+        self._validation = validation_split
+        self._accelerator = accelerator
+        # Read once, for every phase.
+        self._whole = eval_batches(validation_split, "validation", _EVAL_BATCH)
+
+    def spec(self) -> Any:
+        """Shapes and types of a train batch, as one replica or one step over all takes it."""
+        return self._one_device(self._train_batches(0)).element_spec
+
+    def train(self, first_step: int) -> Any:
+        """Endless train batches, from a step on."""
+        return self._split(self._train_batches(first_step))
+
+    def validation(self, steps_per_execution: int) -> tuple[Any, int | None]:
+        """The validation split, and its steps where the batches have no end."""
+        accelerator = self._accelerator
+        if accelerator.replicas == 1:
+            return self._whole, None
+        weighted = weighted_batches(
+            self._validation,
+            "validation",
+            max(_EVAL_BATCH, accelerator.replicas),
+            replicas=accelerator.replicas,
+            hosts=accelerator.hosts,
+            steps_multiple=steps_per_execution,
+        )
+        return self._split(weighted.batches), weighted.steps
+
+    def _train_batches(self, first_step: int) -> tf.data.Dataset:
+        return train_batches(
+            self._train,
+            self._plan.config,
+            first_step,
+            replicas=self._accelerator.replicas,
+            hosts=self._accelerator.hosts,
+        )
+
+    def _one_device(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """Batches of this host in the order of its replicas, each its own."""
+        if not self._accelerator.is_split:
+            return batches
+        whole = tree.flatten(batches.element_spec)[0].shape[0]
+        here = self._accelerator.replicas // self._accelerator.hosts.count
+        return batches.rebatch(whole // here, drop_remainder=True)
+
+    def _split(self, batches: tf.data.Dataset) -> Any:
+        """A data set for Keras; a strategy hands the batches to its replicas in their order."""
+        if not self._accelerator.is_split:
+            return batches
+        return self._accelerator.strategy.distribute_datasets_from_function(
+            lambda _: self._one_device(batches)
+        )
+
+
+def _prepare(
+    model: AugmentedModel, plan: Plan, phase: Phase, checkpoint: Checkpoint | None, feed: _Feed
+) -> None:
+    """Compiles a model for a phase, with the weights and the optimizer of a checkpoint."""
+    within = checkpoint is not None and (
+        checkpoint.position.epoch > phase.first or checkpoint.position.step > 0
+    )
+    if checkpoint is not None and not within:
         # The optimizer of the former phase has variables for other weights.
         checkpoint.restore(model)
     freeze_all_but_head(model.net, phase.head_only)
-    _compile(model, plan, phase)
-    if checkpoint.state and within:
+    compile_model(model, plan, phase)
+    model.build_for(feed.spec())
+    if checkpoint is not None and within:
         checkpoint.restore(model)
 
 
 def _fit_on(
-    model: keras.Model,
+    model: AugmentedModel,
     plan: Plan,
     phase: Phase,
-    train_split: Dataset,
-    validation: tf.data.Dataset,
+    feed: _Feed,
     position: Position,
     follower: "Follower",
 ) -> None:
     """Fits from a position to the end of the phase, or to the end of an epoch in its middle."""
     done = position.epoch * plan.steps_per_epoch + position.step
     ema = [keras.callbacks.SwapEMAWeights()] if plan.config.ema else []
-    model.fit(
-        train_batches(train_split, plan.config, done),
-        steps_per_epoch=plan.steps_per_epoch - position.step,
-        initial_epoch=position.epoch,
-        # What is left of an epoch has fewer steps than Keras would do in all that follow.
-        epochs=position.epoch + 1 if position.step else phase.end,
-        validation_data=validation,
-        callbacks=[*ema, follower],
-        shuffle=False,
-        verbose=0,
-    )
+    steps = plan.steps_per_execution(follower.most_steps, position.step)
+    model.set_steps_per_execution(steps)
+    validation, validation_steps = feed.validation(steps)
+    with follower.accelerator.preemption.held():
+        model.fit(
+            feed.train(done),
+            steps_per_epoch=plan.steps_per_epoch - position.step,
+            initial_epoch=position.epoch,
+            # What is left of an epoch has fewer steps than Keras would do in all that follow.
+            epochs=position.epoch + 1 if position.step else phase.end,
+            validation_data=validation,
+            validation_steps=validation_steps,
+            callbacks=[*ema, follower],
+            shuffle=False,
+            verbose=0,
+        )
     if follower.broken_epoch:
         kept = f"; {follower.checkpoint.folder} has the epoch before it" if follower.lasts else ""
         raise FlowersError(
@@ -97,11 +181,13 @@ def _fit_on(
         )
 
 
-def _compile(model: keras.Model, plan: Plan, phase: Phase) -> None:
+def compile_model(model: keras.Model, plan: Plan, phase: Phase) -> None:
+    """Compiles a model for a phase, with loss, figures and a new optimizer."""
     model.compile(
         optimizer=make_optimizer(plan.config.optimizer, plan.schedule(phase), plan.config.ema),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=plan.config.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        # What only fills up a batch does not count.
+        weighted_metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         # Slower on CPUs, refused under a distribution strategy; the JAX backend compiles anyway.
         jit_compile=keras.backend.backend() == "jax",
     )
@@ -117,6 +203,7 @@ class Follower(keras.callbacks.Callback):
         checkpoint: Where training is saved.
         shown: Progress in epochs.
         logs: Is given every epoch.
+        accelerator: What the training runs on.
         every_steps: Steps between two checkpoints within an epoch; 0 for none.
         lasts: The checkpoint is still there when the training has failed.
     """
@@ -127,6 +214,7 @@ class Follower(keras.callbacks.Callback):
         checkpoint: Checkpoint,
         shown: Progress,
         logs: "EventLogs",
+        accelerator: Accelerator,
         every_steps: int = 0,
         lasts: bool = False,
     ) -> None:
@@ -139,26 +227,56 @@ class Follower(keras.callbacks.Callback):
         self._shown = shown
         self._logs = logs
         self._every_steps = every_steps
+        self.accelerator = accelerator
+        # To look at a figure is to wait for the device; a CPU has nothing else to do meanwhile.
+        self.most_steps = plan.config.steps_per_execution or (
+            1 if accelerator.kind == CPU else _STEPS_PER_EXECUTION
+        )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Takes the time."""
         self._epoch = epoch
         self._before = self.checkpoint.position
+        self._step = self._before.step
         self._began = self._trained = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Ends the training at a loss that is no number; saves it every so many steps."""
+        """Ends a training that is hopeless or told to end; saves it every so many steps."""
+        former, self._step = self._step, self._before.step + batch + 1
+        if not self._has_passed(self.most_steps, former) and self._is_within(self._step):
+            return
         figures = logs or {}
         if not _is_finite(figures["loss"]):
             self.broken_epoch = self._epoch + 1
             self.model.stop_training = True
             return
-        step = self._before.step + batch + 1
         # The end of the epoch is saved with its validation.
-        if self._every_steps and step % self._every_steps == 0 and self._is_within(step):
-            means = (self._mean(figures, name, step) for name in ("loss", "accuracy"))
-            position = Position(self._epoch, step, *means)
+        if not self._is_within(self._step):
+            return
+        preempted = self.accelerator.any_preempted()
+        if preempted or (self._every_steps and self._has_passed(self._every_steps, former)):
+            means = (self._mean(figures, name, self._step) for name in ("loss", "accuracy"))
+            position = Position(self._epoch, self._step, *means)
             self.checkpoint.save(self.model, position, self.checkpoint.history)
+        if preempted:
+            self._give_way()
+
+    def _has_passed(self, every: int, former: int) -> bool:
+        """Whether a multiple of so many steps lies between a former step and this one."""
+        return self._step // every > former // every
+
+    def _give_way(self) -> NoReturn:
+        """Ends the training with what was saved."""
+        if self.accelerator.link is not None:
+            # Host 0 has written the checkpoint before any host leaves, and all leave by themselves.
+            self.accelerator.link.gather(None)
+            self.accelerator.link.leave()
+        place = f"saved in {self.checkpoint.folder}" if self.lasts else "not saved: no --checkpoint"
+        position = self.checkpoint.position
+        raise RetryError(
+            f"told to end (SIGTERM) after {position.epoch} epochs and {position.step} steps, "
+            f"{place}; start the same again to go on"
+        )
 
     def _is_within(self, step: int) -> bool:
         return step < self._plan.steps_per_epoch
@@ -195,6 +313,8 @@ class Follower(keras.callbacks.Callback):
         )
         if self._is_hopeless(history):
             self.stopped = self.model.stop_training = True
+        if self.accelerator.any_preempted():
+            self._give_way()
 
     def _is_hopeless(self, history: tuple[Epoch, ...]) -> bool:
         patience = self._plan.config.patience
@@ -203,7 +323,7 @@ class Follower(keras.callbacks.Callback):
 
     def _entry(self, epoch: int, figures: dict[str, float]) -> Epoch:
         steps = self._plan.steps_per_epoch
-        images = (steps - self._before.step) * self._plan.config.global_batch_size
+        images = (steps - self._before.step) * self._plan.batch_size
         return Epoch(
             epoch=epoch + 1,
             loss=self._mean(figures, "loss", steps),

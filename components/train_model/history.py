@@ -46,6 +46,8 @@ class TrainResult:
         learning_rates: Points of the curve that was planned, as (epochs done, rate).
         precision: Keras's name of the types that training computed in.
         weights: Where the first weights came from.
+        batch_size: Examples per step over all devices.
+        devices: What it was trained on, in words.
     """
 
     history: tuple[Epoch, ...]
@@ -55,6 +57,8 @@ class TrainResult:
     learning_rates: tuple[tuple[float, float], ...]
     precision: str
     weights: str
+    batch_size: int
+    devices: str
 
     def metrics(self) -> dict[str, float]:
         """The figures that a console lists beside a run."""

@@ -1,5 +1,6 @@
 """Optimizers: Keras's own, and LARS, which Keras does not have."""
 
+import functools
 from typing import Any
 
 import keras
@@ -35,9 +36,10 @@ def make_optimizer(config: OptimizerConfig, schedule: Any, ema: float = 0.0) -> 
     if ema:
         common["ema_momentum"] = ema
     if isinstance(config, SgdConfig):
-        return keras.optimizers.SGD(momentum=config.momentum, nesterov=config.nesterov, **common)
+        sgd = _adapted(keras.optimizers.SGD)
+        return sgd(momentum=config.momentum, nesterov=config.nesterov, **common)
     if isinstance(config, LarsConfig):
-        optimizer = Lars(
+        optimizer = _adapted(Lars)(
             momentum=config.momentum,
             trust=config.trust,
             weight_decay=config.weight_decay,
@@ -45,11 +47,41 @@ def make_optimizer(config: OptimizerConfig, schedule: Any, ema: float = 0.0) -> 
         )
     elif isinstance(config, AdamwConfig):
         kind = keras.optimizers.AdamW if config.name == "adamw" else keras.optimizers.Lamb
-        optimizer = kind(weight_decay=config.weight_decay, **common)
+        optimizer = _adapted(kind)(weight_decay=config.weight_decay, **common)
     else:
-        return keras.optimizers.Adam(**common)
+        return _adapted(keras.optimizers.Adam)(**common)
     optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     return optimizer
+
+
+class _Adapted:
+    """What every optimizer does here otherwise than in Keras."""
+
+    def finalize_variable_values(self, var_list: list[Any]) -> None:
+        """Leaves the weights as they are: a fit may be a part of a training, and goes on.
+
+        The moving average is taken where the epoch to keep is written.
+        """
+
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        """Clips the gradient of the whole batch; Keras on TensorFlow clips that of each replica."""
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            context = tf.distribute.get_replica_context()
+            if context is not None and context.num_replicas_in_sync > 1:
+                grads = context.all_reduce(tf.distribute.ReduceOp.SUM, grads)
+        clipped: list[Any] = super()._clip_gradients(grads)  # type: ignore[misc]
+        return clipped
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
+        """Is done already."""
+        return grads_and_vars
+
+
+@functools.cache
+def _adapted(kind: type) -> Any:
+    return type(kind.__name__, (_Adapted, kind), {})
 
 
 class Lars(keras.optimizers.Optimizer):

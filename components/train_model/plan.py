@@ -1,6 +1,7 @@
 """The course of a training, as it follows from the recipe and the number of examples."""
 
 import dataclasses
+import math
 
 import numpy as np
 from keras import ops
@@ -35,12 +36,17 @@ class Plan:
     Attributes:
         config: The recipe's section.
         steps_per_epoch: Steps per epoch.
-        replicas: Devices over which a batch is split.
+        replicas: Devices over which a batch is split, over all hosts.
     """
 
     config: TrainConfig
     steps_per_epoch: int
     replicas: int = 1
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per step over all replicas."""
+        return self.config.batch_size(self.replicas)
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -57,6 +63,19 @@ class Plan:
         """The learning rate of a phase; its steps count from the first of the phase."""
         epochs = phase.end - phase.first
         return Schedule(phase.schedule, epochs, self.steps_per_epoch, self.replicas)
+
+    def steps_per_execution(self, most: int, done: int = 0) -> int:
+        """Steps that a device does before the host looks at them.
+
+        Args:
+            most: No more than so many.
+            done: Steps done of the epoch in which training goes on.
+
+        Returns:
+            A number that ends with the epoch.
+        """
+        whole = math.gcd(self.steps_per_epoch, done)
+        return max(steps for steps in range(1, min(most, whole) + 1) if whole % steps == 0)
 
     def learning_rate_after(self, epoch: int) -> float:
         """The learning rate of the last step of an epoch, which counts from 0."""

@@ -41,18 +41,6 @@ def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> set[str]:
     return next((set(value.split()) for key, _, value in lines if key.strip() == "flags"), set())
 
 
-def find_device() -> str:
-    """The kind of device that Keras's backend computes on: `tpu`, `gpu` or `cpu`."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return str(jax.default_backend())
-    import tensorflow as tf
-
-    kinds = {device.device_type for device in tf.config.list_logical_devices()}
-    return "tpu" if "TPU" in kinds else "gpu" if "GPU" in kinds else "cpu"
-
-
 @contextmanager
 def computing_in(precision: str) -> Iterator[None]:
     """Builds the layers made within the block for a precision."""

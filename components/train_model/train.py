@@ -14,18 +14,20 @@ from components.common.dataset import Dataset, load_dataset
 from components.common.errors import ConfigError, DataError
 from components.common.models import ModelMetadata, save_model
 from components.common.outputs import staged
-from components.common.progress import progress, say
+from components.common.progress import progress, say, silence
+from components.train_model.accelerators import Accelerator, AcceleratorConfig, open_accelerator
 from components.train_model.architectures import ModelConfig
-from components.train_model.augmented_model import AugmentedModel
-from components.train_model.checkpoints import Checkpoint
+from components.train_model.augmented_model import AugmentedModel, SplitModel
+from components.train_model.checkpoints import Checkpoint, pack_checkpoint, unpack_checkpoint
 from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.fitting import EventLogs, Follower, fit
 from components.train_model.history import TrainResult
 from components.train_model.input_pipeline import damage_is_data_error, train_size
 from components.train_model.models import build_model
+from components.train_model.models.batch_norm import set_batch_norm
 from components.train_model.models.blocks import average_over_flip, reduce_first
 from components.train_model.plan import Plan
-from components.train_model.precision import choose_precision, computing_in, find_device
+from components.train_model.precision import choose_precision, computing_in
 from components.train_model.report import write_report
 from components.train_model.weights import load_first_weights
 
@@ -43,8 +45,11 @@ def train(
     metrics: Path,
     report: Path,
     checkpoint: CheckpointConfig | None = None,
+    accelerator: Accelerator | None = None,
 ) -> TrainResult:
     """Trains a model and writes it with its history, its figures and its curves.
+
+    Of several hosts that train it together, host 0 writes.
 
     Args:
         examples: Data set with the validation split.
@@ -55,20 +60,30 @@ def train(
         metrics: JSON file to make.
         report: HTML page to make.
         checkpoint: Where training is saved on its way.
+        accelerator: What it runs on; None for the best that is here.
 
     Raises:
         DataError: A data set, a file of weights or a checkpoint is damaged, the two data sets do
             not belong together, or they hold less than one batch.
-        ConfigError: Weights or a checkpoint are of another model or training.
+        ConfigError: Weights or a checkpoint are of another model or training, or the batch cannot
+            be split among the devices.
         FlowersError: The loss is no longer a number.
+        RetryError: The machine is being taken away; the checkpoint has all that was done.
     """
+    if accelerator is None:
+        with open_accelerator(AcceleratorConfig()) as opened:
+            return train(
+                examples, augmented, model_config, train_config, model, metrics, report,
+                checkpoint, opened,
+            )  # fmt: skip
     source, training = load_dataset(examples), load_dataset(augmented)
-    _check(source, training, model_config, train_config)
+    _check(source, training, model_config, train_config, accelerator)
+    saving = checkpoint or CheckpointConfig()
+    if not accelerator.hosts.is_first:
+        return _train(source, training, model_config, train_config, None, saving, accelerator)
     with staged(report, metrics, model) as (staged_report, staged_metrics, folder):
         folder.mkdir()
-        result = _train(
-            source, training, model_config, train_config, folder, checkpoint or CheckpointConfig()
-        )
+        result = _train(source, training, model_config, train_config, folder, saving, accelerator)
         staged_metrics.write_text(to_json(result.metrics()), encoding="utf-8")
         write_report(result, staged_report)
     say(
@@ -80,7 +95,11 @@ def train(
 
 
 def _check(
-    examples: Dataset, augmented: Dataset, model_config: ModelConfig, config: TrainConfig
+    examples: Dataset,
+    augmented: Dataset,
+    model_config: ModelConfig,
+    config: TrainConfig,
+    accelerator: Accelerator,
 ) -> None:
     """Finds before anything is built what would end the training."""
     for name in ("class_names", "image_size"):
@@ -91,10 +110,11 @@ def _check(
                 f"received {received}; augment these examples"
             )
     count = augmented.counts.get("train", 0)
-    if count < config.global_batch_size:
+    batch = config.batch_size(accelerator.replicas)
+    if count < batch:
         raise DataError(
             f"train.global_batch_size: expected at most the {count} examples of the train split, "
-            f"received {config.global_batch_size}"
+            f"received {batch}"
         )
     size, asked = train_size(examples, config), model_config.net_size(examples.image_size)
     if size != asked and not model_config.takes_any_size():
@@ -109,39 +129,81 @@ def _train(
     augmented: Dataset,
     model_config: ModelConfig,
     config: TrainConfig,
-    output: Path,
+    output: Path | None,
     saving: CheckpointConfig,
+    accelerator: Accelerator,
 ) -> TrainResult:
-    """Trains and writes the model into a folder that exists."""
+    """Trains, and writes the model into a folder that exists, if one is given."""
     precision = choose_precision(
-        config.precision, find_device(), model_config.bfloat16_pays_on_cpu()
+        config.precision, accelerator.kind, model_config.bfloat16_pays_on_cpu()
     )
-    plan = Plan(config, augmented.counts["train"] // config.global_batch_size)
+    replicas = accelerator.replicas
+    plan = Plan(config, augmented.counts["train"] // config.batch_size(replicas), replicas)
+    course = _digest(examples, augmented, model_config, config, precision, accelerator)
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoint = _open_checkpoint(saving, Path(scratch), course, accelerator)
+        with accelerator.building():
+            model = _build(examples, model_config, config, precision, accelerator)
+        with accelerator.training():
+            _fit(model, plan, examples, augmented, checkpoint, saving, accelerator)
+        assert checkpoint.kept is not None
+        result = TrainResult(
+            history=checkpoint.history,
+            kept=checkpoint.kept,
+            parameters=model.net.count_params(),
+            steps_per_epoch=plan.steps_per_epoch,
+            learning_rates=plan.learning_rates(),
+            precision=precision,
+            weights=model_config.weights,
+            batch_size=plan.batch_size,
+            devices=accelerator.describe(),
+        )
+        if output is not None:
+            _save(checkpoint, model_config, examples, output)
+            _copy_logs(checkpoint.folder / LOGS_FOLDER, output / LOGS_FOLDER)
+            content = to_json(dataclasses.asdict(result))
+            (output / HISTORY_FILE).write_text(content, encoding="utf-8")
+    return result
+
+
+def _open_checkpoint(
+    saving: CheckpointConfig, scratch: Path, course: str, accelerator: Accelerator
+) -> Checkpoint:
+    """The checkpoint to go on from; what host 0 has of it is sent to the others."""
+    hosts, link = accelerator.hosts, accelerator.link
+    if link is None:
+        return Checkpoint(saving.folder or scratch, course)
+    for index, other in enumerate(link.gather(course)):
+        if other != course:
+            raise ConfigError(
+                f"host {hosts.index}: expected the examples and the recipe of every other host, "
+                f"received others than host {index}"
+            )
+    if hosts.is_first:
+        checkpoint = Checkpoint(saving.folder or scratch, course)
+        for part in pack_checkpoint(checkpoint.folder):
+            link.from_first(part)
+        return checkpoint
+    unpack_checkpoint(link.from_first(), link.from_first(), scratch)
+    return Checkpoint(scratch, course, writes=False)
+
+
+def _build(
+    examples: Dataset,
+    model_config: ModelConfig,
+    config: TrainConfig,
+    precision: str,
+    accelerator: Accelerator,
+) -> AugmentedModel:
+    """A model with its first weights, for the devices in whose scope this is called."""
     keras.utils.set_random_seed(config.seed)
     with computing_in(precision):
         size = _input_size(examples, model_config, config)
         net = build_model(model_config, size, len(examples.class_names))
     load_first_weights(net, model_config, examples.class_names, examples.image_size)
-    model = AugmentedModel(net, config, train_size(examples, config), model_config.reduction)
-    course = _digest(examples, augmented, model_config, config, precision)
-    with tempfile.TemporaryDirectory() as scratch:
-        checkpoint = Checkpoint(saving.folder or Path(scratch), course)
-        _fit(model, plan, examples, augmented, checkpoint, saving)
-        _save(checkpoint, model_config, examples, output)
-        _copy_logs(checkpoint.folder / LOGS_FOLDER, output / LOGS_FOLDER)
-    assert checkpoint.kept is not None
-    result = TrainResult(
-        history=checkpoint.history,
-        kept=checkpoint.kept,
-        parameters=net.count_params(),
-        steps_per_epoch=plan.steps_per_epoch,
-        learning_rates=plan.learning_rates(),
-        precision=precision,
-        weights=model_config.weights,
-    )
-    content = to_json(dataclasses.asdict(result))
-    (output / HISTORY_FILE).write_text(content, encoding="utf-8")
-    return result
+    net = set_batch_norm(net, config.batch_norm, accelerator.replicas, accelerator.is_split)
+    kind = SplitModel if accelerator.is_split else AugmentedModel
+    return kind(net, config, train_size(examples, config), model_config.reduction)
 
 
 def _input_size(examples: Dataset, model_config: ModelConfig, config: TrainConfig) -> int | None:
@@ -156,14 +218,18 @@ def _digest(
     model_config: ModelConfig,
     config: TrainConfig,
     precision: str,
+    accelerator: Accelerator,
 ) -> str:
     """Digest of everything that decides the course of a training."""
+    course = dataclasses.asdict(config)
+    del course["steps_per_execution"]
     content = [
         examples.fingerprint,
         augmented.fingerprint,
         dataclasses.asdict(model_config),
-        dataclasses.asdict(config),
+        course,
         precision,
+        [accelerator.runtime, accelerator.replicas, accelerator.hosts.count],
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -175,19 +241,20 @@ def _fit(
     augmented: Dataset,
     checkpoint: Checkpoint,
     saving: CheckpointConfig,
+    accelerator: Accelerator,
 ) -> None:
     position = checkpoint.position
-    if checkpoint.state:
+    tells = accelerator.hosts.is_first
+    if checkpoint.state and tells:
         say(STEP, f"goes on from {checkpoint.folder}, after epoch {position.epoch}")
     logs = EventLogs(checkpoint.folder / LOGS_FOLDER)
     with (
-        progress(STEP, "epochs", plan.config.total_epochs) as shown,
+        progress(STEP, "epochs", plan.config.total_epochs) if tells else silence() as shown,
         damage_is_data_error(examples, augmented),
     ):
         shown.advance(position.epoch)
-        follower = Follower(
-            plan, checkpoint, shown, logs, saving.steps, lasts=saving.folder is not None
-        )
+        lasts = saving.folder is not None
+        follower = Follower(plan, checkpoint, shown, logs, accelerator, saving.steps, lasts)
         fit(model, plan, augmented, examples, checkpoint, follower)
     logs.close()
 

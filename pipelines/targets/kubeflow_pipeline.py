@@ -11,7 +11,7 @@ from components.images import CPU, GPU, IMAGES
 from pipelines.image_lock import ImageLock, pin_images
 from pipelines.targets import tpus
 from pipelines.targets.kubeflow_config import KubeflowTarget, PodConfig, TrainPodConfig
-from pipelines.targets.target_files import BACKOFF, TRAIN_TASK
+from pipelines.targets.target_files import BACKOFF, TRAIN_TASK, accelerator_of
 
 # Source: kueue.sigs.k8s.io/docs/tasks/run/plain_pods.
 _QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -44,6 +44,7 @@ def compile_kubeflow(
     """
     from pipelines.targets.compiled import compile_to_text
 
+    parameters = parameters | {"accelerator": accelerator_of(target.train.accelerator)}
     documents = list(yaml.safe_load_all(compile_to_text(_pipeline(target), parameters)))
     return [pin_images(one, lock) for one in documents] if lock else documents
 

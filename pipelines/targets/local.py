@@ -25,8 +25,15 @@ from components.common.outputs import write_text
 from components.common.progress import parse_line, parse_message
 from components.common.step import Failure, parse_failure, parse_took
 from components.ingest_examples.config import PhotosConfig
+from components.train_model.accelerators import AcceleratorConfig
 from pipelines.console import Console, open_console
-from pipelines.recipe import NO_DEPLOYMENT, DeploymentConfig, Recipe, pipeline_parameters
+from pipelines.recipe import (
+    ANY_ACCELERATOR,
+    NO_DEPLOYMENT,
+    DeploymentConfig,
+    Recipe,
+    pipeline_parameters,
+)
 from pipelines.targets.runners import Runner, find_inputs, find_weights
 
 RUN_FILE = "run.json"
@@ -94,6 +101,7 @@ def run_local(
     runner: Runner,
     deployment: DeploymentConfig = NO_DEPLOYMENT,
     hourly_price: float | None = None,
+    accelerator: AcceleratorConfig = ANY_ACCELERATOR,
 ) -> int:
     """Runs the pipeline and tells how it went.
 
@@ -105,6 +113,7 @@ def run_local(
         runner: How tasks are run.
         deployment: Where the model goes.
         hourly_price: What this machine costs in an hour, for the report; None where nobody knows.
+        accelerator: What the model is trained on.
 
     Returns:
         Exit code: 0 gate passed and model exported, 1 a fault of ours, 2 the user's mistake,
@@ -118,7 +127,7 @@ def run_local(
     photos, recipe = _absolute(photos), _with_absolute_weights(recipe)
     inputs = find_inputs(photos, recipe.model)
     images = runner.check(inputs)
-    run = _new_run(photos, recipe, recipe_name, output, runner, images, deployment)
+    run = _new_run(photos, recipe, recipe_name, output, runner, images, deployment, accelerator)
     run.save(hourly_price=hourly_price)
     with _interruptible(), open_console() as console:
         try:
@@ -166,11 +175,12 @@ def _new_run(
     runner: Runner,
     images: dict[str, str],
     deployment: DeploymentConfig,
+    accelerator: AcceleratorConfig,
 ) -> Run:
     started = datetime.datetime.now().astimezone()
     folder = _new_folder(output, f"{started:%Y%m%d-%H%M%S}-{Path(recipe_name).stem}")
     deployment = dataclasses.replace(deployment, run_name=folder.name)
-    parameters = pipeline_parameters(photos, recipe, deployment)
+    parameters = pipeline_parameters(photos, recipe, deployment, accelerator)
     content = {
         "state": "running",
         "exit_code": None,

@@ -1,11 +1,13 @@
 """Target files: all that differs between one place to run and the next."""
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common.config import build, read_mapping
 from components.common.errors import ConfigError
+from components.train_model.accelerators import AcceleratorConfig
 
 T = TypeVar("T")
 # How long to wait before a task is tried again, on every backend.
@@ -47,3 +49,9 @@ def load_target(cls: type[T], path: Path | None, flags: dict[str, str | None]) -
         where = f"--config {path}" if path else "target"
         hint = "; give the flag or --config FILE" if "missing" in str(error) else ""
         raise ConfigError(f"{where}: {error}{hint}") from error
+
+
+def accelerator_of(named: str) -> dict[str, Any]:
+    """What `train_model` trains on, for an accelerator as a target file names it."""
+    kind = "tpu" if named == "TPU" else "gpu" if named else "auto"
+    return dataclasses.asdict(AcceleratorConfig(kind))

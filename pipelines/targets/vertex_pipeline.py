@@ -11,7 +11,7 @@ from components.common.config import to_json
 from components.images import CPU, GPU, IMAGES
 from pipelines.image_lock import ImageLock, pin_images
 from pipelines.targets.machines import cpu_and_memory
-from pipelines.targets.target_files import BACKOFF, TRAIN_TASK
+from pipelines.targets.target_files import BACKOFF, TRAIN_TASK, accelerator_of
 from pipelines.targets.vertex_config import TrainTargetConfig, VertexTarget
 
 
@@ -33,6 +33,7 @@ def compile_vertex(
     """
     from pipelines.targets.compiled import compile_to_text
 
+    parameters = parameters | {"accelerator": accelerator_of(target.train.accelerator)}
     spec: dict[str, Any] = yaml.safe_load(compile_to_text(_pipeline(target), parameters))
     _set_machines(spec, target)
     if not target.caching:

@@ -1,15 +1,27 @@
 import dataclasses
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
 from components.common.dataset import load_dataset
 from components.common.policy import AugmentPolicy
+from components.common.tfrecords import shard_name
 from components.train_model.augmented_model import DRAWS
 from components.train_model.config import ConstantConfig, TrainConfig
-from components.train_model.input_pipeline import eval_batches, read_examples, train_batches
+from components.train_model.hosts import Hosts
+from components.train_model.input_pipeline import (
+    decode_examples,
+    eval_batches,
+    find_pieces,
+    read_examples,
+    train_batches,
+    weighted_batches,
+)
 from tests.builders import make_dataset
 
 BASE = TrainConfig(
@@ -115,3 +127,70 @@ def test_training_that_goes_on_sees_what_it_would_have_seen(dataset, changes):
 def test_mixed_targets_still_add_to_one(dataset):
     for _, targets in batches(dataset, mixup=0.4, cutmix=1.0).take(6):
         np.testing.assert_allclose(tf.reduce_sum(targets, axis=1), np.ones(7), rtol=1e-6)
+
+
+@given(st.lists(st.integers(1, 40), max_size=8), st.integers(1, 12))
+def test_every_record_is_in_the_piece_of_one_host(counts, hosts):
+    shards = [
+        Path(shard_name("train", index, len(counts), count)) for index, count in enumerate(counts)
+    ]
+    read, sizes = [], []
+    for index in range(hosts):
+        part = Hosts(hosts, index, "a:1").share(sum(counts))
+        pieces = find_pieces(shards, part)
+        records = [(one.path, one.skip + at) for one in pieces for at in range(one.take)]
+        read += records
+        sizes.append(len(records))
+    assert read == [
+        (path, at) for path, count in zip(shards, counts, strict=True) for at in range(count)
+    ]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_hosts_read_every_example_once_in_an_epoch(dataset, count):
+    stored = [image.numpy().tobytes() for image, _ in read_examples(dataset, "train")]
+    parts = [
+        [image.numpy().tobytes() for image, _ in decode_examples(dataset, "train", host)]
+        for host in hosts_of(count)
+    ]
+    assert [key for part in parts for key in part] == stored
+    config = dataclasses.replace(BASE, global_batch_size=count)
+    for host, part in zip(hosts_of(count), parts, strict=True):
+        epoch = train_batches(dataset, config, replicas=count, hosts=host).take(len(part))
+        assert Counter(key for (images, _), _ in epoch for key in keys(images)) == Counter(part)
+
+
+def hosts_of(count):
+    return [Hosts(count, index, "a:1") for index in range(count)]
+
+
+def test_hosts_draw_otherwise(dataset):
+    config = dataclasses.replace(BASE, global_batch_size=4)
+    draws = [
+        next(iter(train_batches(dataset, config, replicas=2, hosts=host)))[0][1].numpy()
+        for host in hosts_of(2)
+    ]
+    assert not np.intersect1d(draws[0][:, 0], draws[1][:, 0]).size
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("multiple", [1, 3])
+def test_weights_leave_padding_out(dataset, count, multiple):
+    """Every example once, all hosts alike, and a mean over all batches is one over the split."""
+    seen, weights, targets = [], [], []
+    for host in hosts_of(count):
+        padded = weighted_batches(
+            dataset, "validation", 8, replicas=2 * count, hosts=host, steps_multiple=multiple
+        )
+        assert padded.steps % multiple == 0
+        for images, labels, weight in padded.batches.take(padded.steps):
+            assert len(images) % 2 == 0
+            seen += [key for key, one in zip(keys(images), weight, strict=True) if one]
+            weights += weight.numpy().tolist()
+            targets += labels.numpy().tolist()
+    stored = [image.numpy().tobytes() for image, _ in read_examples(dataset, "validation")]
+    assert Counter(seen) == Counter(stored)
+    assert np.mean(weights) == pytest.approx(1.0)
+    shares = np.mean(np.array(targets) * np.array(weights)[:, None], axis=0)
+    assert shares == pytest.approx([1 / 3] * 3)

@@ -1,0 +1,104 @@
+"""BatchNorm over the whole batch or over the part of each replica, on either runtime.
+
+Left to themselves, TensorFlow's strategies take the means of a replica, and JAX, whose replicas are
+one program, those of the whole batch.
+"""
+
+from typing import Any
+
+import keras
+from keras import KerasTensor, ops
+
+from components.train_model.config import GLOBAL
+
+
+def set_batch_norm(net: keras.Model, scope: str, replicas: int, split: bool) -> keras.Model:
+    """Makes every BatchNorm of a net take its means over what the recipe says.
+
+    Args:
+        net: A net with its first weights.
+        scope: `global` or `per_replica`.
+        replicas: Devices over which a batch is split.
+        split: Each replica runs the step on its part of the batch, as TensorFlow's do; without it
+            one step runs over the whole batch.
+
+    Returns:
+        The net, or a copy with the same weights, and the same names in a file of weights.
+    """
+    if replicas == 1:
+        return net
+    if scope == GLOBAL:
+        for layer in net._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = split
+        return net
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.BatchNormalization):
+            return BatchNormalization(groups=1 if split else replicas, **config)
+        return layer.__class__.from_config(config)
+
+    copy = keras.models.clone_model(net, clone_function=clone, recursive=True)
+    copy.set_weights(net.get_weights())
+    return copy
+
+
+class BatchNormalization(keras.layers.BatchNormalization):
+    """BatchNorm over the part of each replica; the moving statistics take the mean over all.
+
+    A file of weights knows layers by the names of their classes, hence this one.
+
+    Args:
+        groups: Parts of a batch in this step; 1 where each replica runs a step of its own.
+        **options: Of Keras's layer.
+    """
+
+    def __init__(self, groups: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.groups = groups
+
+    def call(
+        self, inputs: KerasTensor, training: bool | None = None, mask: Any = None
+    ) -> KerasTensor:
+        """Normalises; the last axis is that of the channels, as everywhere here."""
+        if not (training and self.trainable):
+            return super().call(inputs, training=training, mask=mask)
+        shape = inputs.shape
+        x = ops.reshape(
+            ops.cast(inputs, "float32"), [self.groups, shape[0] // self.groups, *shape[1:]]
+        )
+        axes = list(range(1, len(shape)))
+        mean, variance = ops.moments(x, axes, keepdims=True)
+        self._follow(ops.mean(mean, [0, *axes]), ops.mean(variance, [0, *axes]))
+        factor = ops.rsqrt(variance + self.epsilon)
+        if self.scale:
+            factor = factor * self.gamma
+        x = (x - mean) * factor
+        if self.center:
+            x = x + self.beta
+        return ops.cast(ops.reshape(x, shape), self.compute_dtype)
+
+    def _follow(self, mean: KerasTensor, variance: KerasTensor) -> None:
+        """Moves the statistics for later; all replicas keep the same."""
+        mean, variance = _over_replicas([mean, variance])
+        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + now * (1.0 - self.momentum))
+
+    def get_config(self) -> dict[str, Any]:
+        """What makes the same layer again."""
+        config: dict[str, Any] = super().get_config() | {"groups": self.groups}
+        return config
+
+
+def _over_replicas(values: list[KerasTensor]) -> list[KerasTensor]:
+    """Means over TensorFlow's replicas; elsewhere there is one step, which has them all."""
+    if keras.backend.backend() != "tensorflow":
+        return values
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return values
+    reduced: list[KerasTensor] = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+    return reduced

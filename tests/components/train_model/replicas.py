@@ -1,0 +1,84 @@
+"""A process that trains the same on one and on eight devices of a runtime; see test_replicas.py.
+
+python -m tests.components.train_model.replicas RUNTIME EXAMPLES OUTPUT
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from components.train_model.accelerators import AcceleratorConfig, open_accelerator
+
+REPLICAS = 8
+DENSE = {"name": "dense", "units": [8]}
+CONVOLUTIONS = {
+    "name": "squeezenet",
+    "stem_filters": 8,
+    "stem_stride": 2,
+    "stages": [[[4, 8]], [[4, 16]]],
+}
+SGD = {
+    "epochs": 2,
+    "global_batch_size": 16,
+    "optimizer": {"name": "sgd"},
+    "schedule": {"name": "constant", "peak": 0.01},
+    "precision": "float32",
+    "keep": "last",
+}
+EVERYTHING = {
+    "policy": {"crop_area": 0.5},
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "ema": 0.9,
+    "label_smoothing": 0.1,
+    "head": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}},
+}
+# What is trained, and how. Ten steps an epoch: twenty steps.
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": (DENSE, SGD),
+    "global": (CONVOLUTIONS, SGD),
+    "per_replica": (CONVOLUTIONS, SGD | {"batch_norm": "per_replica"}),
+    "clipped": (DENSE, SGD | {"optimizer": {"name": "sgd", "clip_norm": 0.05}}),
+    "lars": (DENSE, SGD | {"optimizer": {"name": "lars"}}),
+    "lamb": (DENSE, SGD | {"optimizer": {"name": "lamb", "weight_decay": 0.01}}),
+    "everything": (DENSE, SGD | EVERYTHING | {"optimizer": {"name": "adamw"}}),
+    "executions": (DENSE, SGD | {"steps_per_execution": 5}),
+}
+
+
+def main(runtime: str, examples: Path, output: Path, *cases: str) -> None:
+    """Trains every case on eight devices, and on one."""
+    with open_accelerator(AcceleratorConfig("cpu", runtime, REPLICAS)) as eight:
+        from components.common.config import build
+        from components.train_model import train as training
+        from components.train_model.architectures import ModelConfig
+        from components.train_model.config import TrainConfig
+        from components.train_model.models.batch_norm import set_batch_norm
+
+        def of_groups(net, scope, replicas, split):
+            # On one device: what the scope means, in one program without any replica.
+            return set_batch_norm(net, scope, REPLICAS, split=False)
+
+        one = dataclasses.replace(eight, replicas=1, strategy=None)
+        for name in cases or CASES:
+            model, config = CASES[name]
+            for devices, function in ((one, of_groups), (eight, set_batch_norm)):
+                folder = output / f"{name}-{devices.replicas}"
+                with mock.patch.object(training, "set_batch_norm", function):
+                    training.train(
+                        examples,
+                        examples,
+                        build(ModelConfig, model),
+                        build(TrainConfig, config),
+                        folder / "model",
+                        folder / "metrics.json",
+                        folder / "report.html",
+                        accelerator=devices,
+                    )
+
+
+if __name__ == "__main__":
+    kind, examples_path, output_path, *names = sys.argv[1:]
+    main(kind, Path(examples_path), Path(output_path), *names)
