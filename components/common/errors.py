@@ -5,7 +5,8 @@
     │   ├── DataError                photos or shards are not what a step needs
     │   └── ConfigError              an option, recipe or target file is wrong
     ├── GateClosedError     exit 3   the model was refused: nothing is exported
-    └── ChampionStaysError  exit 3   the model was exported, and refused: what serves is as good
+    ├── ChampionStaysError  exit 3   the model was exported, and refused: what serves is as good
+    └── TrainStepError      exit 3   the train step was refused: it does not fit, or not compile
 
 A message is one line: what was expected, what was received, what to do.
 """
@@ -39,5 +40,11 @@ class GateClosedError(FlowersError):
 
 class ChampionStaysError(FlowersError):
     """The model that serves is at least as good as the new one."""
+
+    exit_code = 3
+
+
+class TrainStepError(FlowersError):
+    """The compiler of the accelerator refused the train step."""
 
     exit_code = 3

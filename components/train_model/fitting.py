@@ -60,7 +60,7 @@ def _prepare(model: AugmentedModel, plan: Plan, phase: Phase, checkpoint: Checkp
         # The optimizer of the former phase has variables for other weights.
         checkpoint.restore(model)
     freeze_all_but_head(model.net, phase.head_only)
-    _compile(model, plan, phase)
+    compile_model(model, plan, phase)
     if checkpoint.state and within:
         checkpoint.restore(model)
 
@@ -97,7 +97,8 @@ def _fit_on(
         )
 
 
-def _compile(model: keras.Model, plan: Plan, phase: Phase) -> None:
+def compile_model(model: keras.Model, plan: Plan, phase: Phase) -> None:
+    """Gives a model its optimizer, its loss and its metrics for a phase."""
     model.compile(
         optimizer=make_optimizer(plan.config.optimizer, plan.schedule(phase), plan.config.ema),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=plan.config.label_smoothing),
