@@ -77,9 +77,13 @@ lock: ## Pin every dependency anew, with hashes; needs uv
 	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker \
 		-c $(LOCKS)/dev.txt -o $(LOCKS)/local.txt
 	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra tpu-check \
-		-c $(LOCKS)/dev.txt -o $(LOCKS)/tpu-check.txt
+		-c $(LOCKS)/local.txt -o $(LOCKS)/tpu-check.txt
 	$(UV_COMPILE) $(LOCKS)/cpu.in -o $(LOCKS)/cpu.txt
 	$(UV_COMPILE) $(LOCKS)/gpu.in -o $(LOCKS)/gpu.txt
+	$(UV_COMPILE) $(LOCKS)/tpu.in -o $(LOCKS)/tpu.txt
+	uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
+		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+		$(LOCKS)/tpu-tf.in -o $(LOCKS)/tpu-tf.txt
 	$(UV_COMPILE) $(LOCKS)/deploy.in -o $(LOCKS)/deploy.txt
 	$(UV_COMPILE) $(LOCKS)/serve.in -o $(LOCKS)/serve.txt
 	$(UV_COMPILE) --no-deps $(LOCKS)/kfp.in -o $(LOCKS)/kfp.txt

@@ -2,8 +2,8 @@
 
     python -m benchmarks.tpu_check --rows build/tpu_check.jsonl
 
-Needs the environment of `make tpu-check` and no TPU; takes about an hour on two cores. Rows that the
-file has are not compiled again. Nothing here passes or fails.
+Needs the environment of `make tpu-check` and no TPU; takes about an hour on two cores. Rows that
+the file has are not compiled again. Nothing here passes or fails.
 """
 
 import json
@@ -42,8 +42,8 @@ def main(
     """Compiles what is not in the file yet, and prints the table of all that is."""
     rows.parent.mkdir(parents=True, exist_ok=True)
     rows.touch()
-    for topology in topologies:
-        for recipe in recipes:
+    for recipe in recipes:
+        for topology in topologies:
             _compile_all(recipe, parse_slice(topology), batches, rows)
     _print_table(_read(rows))
 
