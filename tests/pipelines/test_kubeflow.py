@@ -782,10 +782,12 @@ class TestDocs:
         assert {one["kind"] for one in checked} == {
             "MutatingAdmissionPolicy",
             "MutatingAdmissionPolicyBinding",
+            "Role",
+            "RoleBinding",
         }
         for one in checked:
             kubernetes_validate.validate(one, "1.36", strict=True)
-        (policy, _) = checked
+        (policy,) = (one for one in checked if one["kind"] == "MutatingAdmissionPolicy")
         assert LABELS["app.kubernetes.io/part-of"] in str(policy["spec"]["matchConditions"])
 
     def test_commands_are_there(self, blocks):
