@@ -115,6 +115,7 @@ class FakeCluster:
         faults: Number of a request -> its fault; counted from 0.
         installed: Whether the cluster knows JobSets.
         allowed: Whether the account may make them.
+        kubernetes: Our client of it.
         play: Moves a JobSet on, before it is shown; a test replaces it.
     """
 
@@ -126,6 +127,7 @@ class FakeCluster:
         self.faults: dict[int, str] = {}
         self.requests: list[str] = []
         self.installed = self.allowed = True
+        self.kubernetes: Any = None
         self.lock = threading.RLock()
         self.looks = 0
         self.clock = 0
