@@ -60,11 +60,11 @@ _OPS = (
 )
 
 
-def make_model(task: Task, batch: int) -> tuple[AugmentedModel, TrainConfig, str]:
+def make_model(task: Task, batch: int) -> tuple[AugmentedModel, str]:
     """Builds and compiles the model as the training step does, with random weights.
 
     Returns:
-        The model, how it is trained, and the precision.
+        The model and the precision.
     """
     architecture = build(ModelConfig, task.model_config, "model")
     config = build(TrainConfig, task.train_config, "train")
@@ -78,7 +78,7 @@ def make_model(task: Task, batch: int) -> tuple[AugmentedModel, TrainConfig, str
     plan = Plan(config, _STEPS_PER_EPOCH, task.cores)
     # The last phase, in which all weights learn.
     compile_model(model, plan, plan.phases[-1])
-    return model, config, precision
+    return model, precision
 
 
 def compile_step(model: keras.Model, task: Task, batch: int) -> Any:
@@ -135,7 +135,7 @@ def _shape(array: Any, sharding: Any) -> Any:
 def try_step(task: Task, batch: int) -> Compiled | Refused:
     """Compiles a train step and says what came of it."""
     keras.backend.clear_session()
-    model, _, precision = make_model(task, batch)
+    model, precision = make_model(task, batch)
     began = time.perf_counter()
     try:
         compiled = compile_step(model, task, batch)
