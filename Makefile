@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+# The compiler of TPUs has an environment of its own: where it is installed, JAX looks for TPUs.
+TPU_VENV ?= .venv-tpu
 LOCKS := containers/requirements
 # More arguments for the command of a target, e.g. make run ARGS="--images DIR --output DIR"
 ARGS ?=
@@ -11,7 +13,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile submit test lint types unit test-distributed test-docker test-faults test-browser test-hostile damage format lock image smoke clean
+.PHONY: help run compile submit test lint types unit test-distributed test-docker test-faults test-browser test-hostile tpu-check test-tpu-check damage format lock image smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,7 +41,7 @@ types: $(VENV)/dev.installed ## Check types
 	$(BIN)/mypy
 
 unit: $(VENV)/dev.installed ## Run the tests that need no container engine
-	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults and not browser and not hostile and not distributed"
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults and not browser and not hostile and not distributed and not tpu_check"
 
 test-faults: $(VENV)/dev.installed ## Let every single request of a deployment or a submission fail once
 	$(BIN)/pytest --numprocesses=auto --dist=load -m faults --timeout=900 tests/components/deploy_model \
@@ -58,6 +60,13 @@ test-browser: $(VENV)/dev.installed ## Look at the report and the page in Chromi
 test-hostile: $(VENV)/dev.installed ## Send 2,000 hostile requests to the server
 	$(BIN)/pytest -m hostile tests/pipelines/serving $(ARGS)
 
+tpu-check: $(TPU_VENV)/tpu-check.installed ## Compile for TPUs without one, with ARGS of flowers tpu check
+	@$(TPU_VENV)/bin/flowers tpu check $(ARGS)
+
+test-tpu-check: $(VENV)/dev.installed $(TPU_VENV)/tpu-check.installed ## Ask the real compiler of TPUs
+	FLOWERS_TPU_PYTHON=$(TPU_VENV)/bin/python $(BIN)/pytest -m tpu_check \
+		tests/pipelines/tpu_check $(ARGS)
+
 damage: $(VENV)/dev.installed ## Ingest 2,400 damaged photos and 600 damaged shards
 	$(BIN)/pytest tests/components/ingest_examples/test_damage.py --damaged-inputs=2400 \
 		--override-ini=timeout=900
@@ -71,8 +80,14 @@ lock: ## Pin every dependency anew, with hashes; needs uv
 		--extra kubeflow --extra serve --extra onnx --extra dev -o $(LOCKS)/dev.txt
 	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra docker \
 		-c $(LOCKS)/dev.txt -o $(LOCKS)/local.txt
+	$(UV_COMPILE) pyproject.toml $(LOCKS)/build.in --extra local --extra tpu-check \
+		-c $(LOCKS)/local.txt -o $(LOCKS)/tpu-check.txt
 	$(UV_COMPILE) $(LOCKS)/cpu.in -o $(LOCKS)/cpu.txt
 	$(UV_COMPILE) $(LOCKS)/gpu.in -o $(LOCKS)/gpu.txt
+	$(UV_COMPILE) $(LOCKS)/tpu.in -o $(LOCKS)/tpu.txt
+	uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
+		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+		$(LOCKS)/tpu-tf.in -o $(LOCKS)/tpu-tf.txt
 	$(UV_COMPILE) $(LOCKS)/deploy.in -o $(LOCKS)/deploy.txt
 	$(UV_COMPILE) $(LOCKS)/serve.in -o $(LOCKS)/serve.txt
 	$(UV_COMPILE) --no-deps $(LOCKS)/kfp.in -o $(LOCKS)/kfp.txt
@@ -85,7 +100,7 @@ smoke: $(VENV)/local.installed ## Run the pipeline in the images, small and quic
 		--set train.epochs=3 --set gate.threshold=0.25 --output build/smoke $(ARGS)
 
 clean: ## Remove the environment and caches; runs stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(TPU_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -98,4 +113,12 @@ $(VENV)/local.installed: $(LOCKS)/local.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/dev.installed: $(LOCKS)/dev.txt $(VENV)/local.installed
 	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCKS)/dev.txt
+	@touch $@
+
+$(TPU_VENV)/bin/python:
+	$(PYTHON) -m venv $(TPU_VENV)
+
+$(TPU_VENV)/tpu-check.installed: $(LOCKS)/tpu-check.txt pyproject.toml | $(TPU_VENV)/bin/python
+	$(TPU_VENV)/bin/python -m pip install --quiet --require-hashes -r $(LOCKS)/tpu-check.txt
+	$(TPU_VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -42,6 +42,7 @@ GROUPS = {
         "schedule",
         "serve",
         "submit",
+        "tpu",
     )
 }
 

@@ -101,21 +101,21 @@ def pipeline_parameters(
         **dataclasses.asdict(recipe.ingest),
         "augment_copies": recipe.augment.copies,
         "augment_seed": recipe.augment.seed,
-        "augment_policy": _plain(recipe.augment.policy),
-        "model_config": _plain(recipe.model),
-        "train_config": _plain(recipe.train),
+        "augment_policy": plain(recipe.augment.policy),
+        "model_config": plain(recipe.model),
+        "train_config": plain(recipe.train),
         "checkpoint": "",
         "checkpoint_steps": 0,
         "accelerator": _plain(accelerator),
         "gate_threshold": recipe.gate.threshold,
-        "export_config": _plain(recipe.export),
-        "deploy_config": _plain(recipe.deploy),
+        "export_config": plain(recipe.export),
+        "deploy_config": plain(recipe.deploy),
         **dataclasses.asdict(deployment),
     }
 
 
-def _plain(config: Any) -> dict[str, Any]:
-    """A dataclass as KFP takes it: tuples become lists, and what is None is left to its default."""
+def plain(config: Any) -> dict[str, Any]:
+    """A dataclass as KFP and JSON take it: tuples are lists, and what is None is left out."""
     plain = _lists(dataclasses.asdict(config))
     assert isinstance(plain, dict)
     return plain

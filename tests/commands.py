@@ -18,10 +18,11 @@ def run(capsys, *arguments):
     return exit_.value.code, printed.out, printed.err
 
 
-def lock_images(folder, fake, pushed=("cpu", "gpu", "deploy")):
+def lock_images(folder, fake, pushed=("cpu", "gpu", "tpu", "deploy")):
     """A lock file of images in the registry of the fake of Vertex AI."""
     images = {
-        name: f"{fake.host}/repo/flowers-{name}@{DIGEST}" for name in ("cpu", "gpu", "deploy")
+        name: f"{fake.host}/repo/flowers-{name}@{DIGEST}"
+        for name in ("cpu", "gpu", "tpu", "deploy")
     }
     fake.images |= {f"repo/flowers-{name}@{DIGEST}" for name in pushed}
     (folder / "lock.json").write_text(json.dumps({"commit": "a" * 40, "images": images}))

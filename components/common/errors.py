@@ -6,6 +6,7 @@
     │   └── ConfigError              an option, recipe or target file is wrong
     ├── GateClosedError     exit 3   the model was refused: nothing is exported
     ├── ChampionStaysError  exit 3   the model was exported, and refused: what serves is as good
+    ├── TrainStepError      exit 3   the train step was refused: it does not fit, or not compile
     └── RetryError          exit 75  the machine was taken away: start the same again
 
 A message is one line: what was expected, what was received, what to do.
@@ -51,3 +52,9 @@ class RetryError(FlowersError):
     """
 
     exit_code = 75
+
+
+class TrainStepError(FlowersError):
+    """The compiler of the accelerator refused the train step."""
+
+    exit_code = 3

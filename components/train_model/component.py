@@ -66,3 +66,56 @@ def train_model(
         model.metadata["framework"] = "keras"
         for name, value in result.metrics().items():
             metrics.log_metric(name, value)
+
+
+@dsl.component(base_image=CPU, install_kfp_package=False)
+def train_model_on_hosts(
+    examples: Input[Dataset],
+    augmented: Input[Dataset],
+    model_config: dict,
+    train_config: dict,
+    checkpoint: str,
+    checkpoint_steps: int,
+    accelerator: dict,
+    pods: dict,
+    model: Output[Model],
+    metrics: Output[Metrics],
+    report: Output[HTML],
+) -> None:
+    """Trains a model on several hosts, with a JobSet that it makes, follows and deletes.
+
+    Args:
+        examples: Data set with the validation split.
+        augmented: Data set with the train split.
+        model_config: Architecture; keys of `ModelConfig`.
+        train_config: How to train; keys of `TrainConfig`.
+        checkpoint: `gs://` folder where training is saved, and from where a training that was
+            killed goes on; empty for one beside the outputs.
+        checkpoint_steps: Steps between two checkpoints within an epoch; 0 for none.
+        accelerator: What to train on; keys of `AcceleratorConfig`.
+        pods: The pods of the hosts; keys of `PodsConfig`.
+        model: `model.keras`, `model.json`, `history.json` and `tensorboard/`.
+        metrics: Figures of the epoch kept.
+        report: Curves.
+    """
+    from pathlib import Path
+
+    from components.common.step import run_step
+
+    with run_step("train-model"):
+        from components.train_model.on_hosts import Places, train_on_hosts
+
+        figures = train_on_hosts(
+            Places(examples.uri, augmented.uri, model.uri, checkpoint),
+            model_config,
+            train_config,
+            accelerator,
+            checkpoint_steps,
+            pods,
+            Path(model.path),
+            Path(metrics.path),
+            Path(report.path),
+        )
+        model.metadata["framework"] = "keras"
+        for name, value in figures.items():
+            metrics.log_metric(name, value)

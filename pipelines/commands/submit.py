@@ -38,6 +38,11 @@ from pipelines.image_lock import LOCK_FILE
 )
 @click.option("--wait", is_flag=True, help="Wait for the end; the exit code is that of the run.")
 @click.option("--dry-run", is_flag=True, help="Print the exact request and send nothing.")
+@click.option(
+    "--tpu-check/--no-tpu-check",
+    default=True,
+    help="Compile the train step for the TPUs of the target first; needs flowers[tpu-check].",
+)
 def submit(
     recipe: str | None,
     assignments: tuple[str, ...],
@@ -45,14 +50,22 @@ def submit(
     image_lock: Path,
     wait: bool,
     dry_run: bool,
+    tpu_check: bool,
     **arguments: Any,
 ) -> int:
     """Submits the pipeline to Vertex AI, or to Kubeflow Pipelines.
 
-    Exit codes with --wait are those of flowers run.
+    Exit codes with --wait are those of flowers run; 3 also where the train step does not fit the
+    TPUs of the target, and then nothing is submitted.
     """
     command = shlex.join(["flowers", *sys.argv[1:]])
+    name = recipe_name(recipe, arguments["images"])
     where, compiled = compile_for(target, recipe, assignments, image_lock, arguments, command)
+    if tpu_check and not dry_run and where.train.accelerator == "TPU":
+        from pipelines.recipe import load_recipe
+        from pipelines.tpu_check.preflight import check_train_step
+
+        check_train_step(where, load_recipe(name, assignments), click.echo)
     send = _submit_kubeflow if target == "kubeflow" else _submit_vertex
     follow = send(where, compiled, dry_run)
     return _wait(follow) if wait and follow else 0
@@ -146,6 +159,7 @@ def compile_for(
     from pipelines.recipe import DeploymentConfig, load_recipe, pipeline_parameters
     from pipelines.targets.kubeflow_pipeline import compile_kubeflow
     from pipelines.targets.vertex_pipeline import compile_vertex
+    from pipelines.tpu_check.preflight import check_batch
 
     mistakes: list[str] = []
 
@@ -161,6 +175,8 @@ def compile_for(
     loaded = attempt(lambda: load_recipe(name, assignments))
     lock = attempt(lambda: load_image_lock(image_lock)) if image_lock else None
     where = attempt(lambda: take_target(target, arguments))
+    if where and loaded:
+        attempt(lambda: check_batch(where, loaded))
     if mistakes:
         raise ConfigError("; ".join(mistakes))
     deployment = DeploymentConfig(

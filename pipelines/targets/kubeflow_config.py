@@ -84,7 +84,7 @@ class TrainPodConfig(PodConfig):
         super().__post_init__()
         check("accelerator_count", self.accelerator_count, Range(0, 16))
         if self.accelerator == "TPU":
-            self._check_tpu()
+            check_slice(self.machine_type, self.tpu_topology, self.accelerator_count)
             return
         for key in ("machine_type", "tpu_topology"):
             if getattr(self, key):
@@ -103,15 +103,10 @@ class TrainPodConfig(PodConfig):
             return None
         return check_slice(self.machine_type, self.tpu_topology, self.accelerator_count)
 
-    def _check_tpu(self) -> None:
-        host = self.tpu
-        assert host
-        count = host.hosts(self.tpu_topology)
-        if count > 1:
-            raise ConfigError(
-                f"tpu_topology: {self.tpu_topology} of {self.machine_type} is {count} hosts, and a "
-                "task of Kubeflow Pipelines is one pod on one host; take a slice of one host"
-            )
+    @property
+    def hosts(self) -> int:
+        """Hosts that train together; those of a slice of several are the pods of a JobSet."""
+        return self.tpu.hosts(self.tpu_topology) if self.tpu else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +162,11 @@ class KubeflowTarget:
         root = self.pipeline_root
         if root and not (BUCKET.fullmatch(root) or _ROOT.fullmatch(root)):
             raise ConfigError(f"pipeline_root: expected gs://BUCKET/FOLDER, received {root!r}")
+        if self.train.hosts > 1 and not root.startswith("gs://"):
+            raise ConfigError(
+                f"pipeline_root: the {self.train.hosts} hosts of {self.train.tpu_topology} share "
+                f"gs:// folders, received {root!r}; give gs://BUCKET/FOLDER, or a slice of one host"
+            )
         for key in ("namespace", "service_account", "queue"):
             _check_name(key, getattr(self, key))
         for secret in self.image_pull_secrets:

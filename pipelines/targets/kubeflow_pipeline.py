@@ -1,5 +1,6 @@
 """The graph as Kubeflow Pipelines runs it on GKE: its pods, their nodes, and images by digest."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 import yaml
 
 from components.common.errors import ConfigError
-from components.images import CPU, GPU, IMAGES
+from components.images import GPU, TPU
+from components.train_model.jobset import POD_NAME, POD_UID, PodsConfig
 from pipelines.image_lock import ImageLock, pin_images
 from pipelines.targets import tpus
 from pipelines.targets.kubeflow_config import KubeflowTarget, PodConfig, TrainPodConfig
-from pipelines.targets.target_files import BACKOFF, TRAIN_TASK, accelerator_of
+from pipelines.targets.target_files import BACKOFF, HOSTS_TASK, TRAIN_TASK, accelerator_of
 
 # Source: kueue.sigs.k8s.io/docs/tasks/run/plain_pods.
 _QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -23,6 +25,8 @@ _GPU_RESOURCE = "nvidia.com/gpu"
 _PART_OF = "app.kubernetes.io/part-of"
 # All that a step writes outside its outputs is here, so that the root may be read-only.
 _SCRATCH = "/tmp"  # noqa: S108
+# The pod that makes the pods of several hosts.
+_MAKER = PodConfig(cpu="500m", memory="1Gi")
 
 
 def compile_kubeflow(
@@ -60,8 +64,53 @@ def _pipeline(target: KubeflowTarget) -> Any:
 
     from pipelines.flowers import DESCRIPTION, NAME, graph_with
 
-    body = graph_with(run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER)
+    body = graph_with(_training(target), dsl.PIPELINE_JOB_NAME_PLACEHOLDER)
     return dsl.pipeline(name=NAME, description=DESCRIPTION)(_with_pods(body, target))
+
+
+def _training(target: KubeflowTarget) -> Any:
+    """What trains: a pod, or a task that makes the pods of several hosts."""
+    from components.train_model.component import train_model, train_model_on_hosts
+
+    if target.train.hosts == 1:
+        return train_model
+    return functools.partial(train_model_on_hosts, pods=_pods_of_hosts(target))
+
+
+def _pods_of_hosts(target: KubeflowTarget) -> dict[str, Any]:
+    """The pods that train together, as the task is given them."""
+    train = target.train
+    assert train.tpu
+    tolerations = [{"key": tpus.RESOURCE, "operator": "Exists", "effect": "NoSchedule"}]
+    selector = {
+        tpus.ACCELERATOR_LABEL: train.tpu.accelerator,
+        tpus.TOPOLOGY_LABEL: train.tpu_topology,
+    }
+    if train.spot:
+        selector[_SPOT_LABEL] = "true"
+        tolerations.append(
+            {"key": _SPOT_LABEL, "operator": "Equal", "value": "true", "effect": "NoSchedule"}
+        )
+    pods = PodsConfig(
+        image=TPU,
+        hosts=train.hosts,
+        chips=train.tpu.chips,
+        node_selector=selector,
+        tolerations=tuple(tolerations),
+        cpu=train.cpu,
+        memory=train.memory,
+        user=target.user,
+        service_account=target.service_account,
+        image_pull_secrets=target.image_pull_secrets,
+        queue=target.queue,
+        restarts=train.retries,
+        timeout_hours=train.timeout_hours,
+        labels={_PART_OF: "flowers"},
+    )
+    content = dataclasses.asdict(pods)
+    return {
+        key: list(value) if isinstance(value, tuple) else value for key, value in content.items()
+    }
 
 
 def _with_pods(body: Callable[..., None], target: KubeflowTarget) -> Callable[..., None]:
@@ -74,7 +123,10 @@ def _with_pods(body: Callable[..., None], target: KubeflowTarget) -> Callable[..
         body(*arguments)
         for name, task in Pipeline.get_default_pipeline().tasks.items():
             _set_identity(task, target)
-            _set_pod(task, target.train if name == TRAIN_TASK else target.pod(name))
+            if name == HOSTS_TASK:
+                _set_maker_of_pods(task, target.train)
+            else:
+                _set_pod(task, target.train if name == TRAIN_TASK else target.pod(name))
             if name == TRAIN_TASK:
                 _set_node(task, target.train, target.queue)
             if not target.caching:
@@ -106,6 +158,16 @@ def _set_pod(task: Any, pod: PodConfig) -> None:
         _kubernetes().set_timeout(task, round(pod.timeout_hours * 3600))
 
 
+def _set_maker_of_pods(task: Any, train: TrainPodConfig) -> None:
+    """The pod that makes a JobSet and waits: it computes nothing, and ends after its pods."""
+    kubernetes = _kubernetes()
+    pod = PodConfig(cpu=_MAKER.cpu, memory=_MAKER.memory, retries=train.retries)
+    _set_pod(task, pod)
+    task.set_container_image(TPU)
+    for variable, path in ((POD_NAME, "metadata.name"), (POD_UID, "metadata.uid")):
+        kubernetes.use_field_path_as_env(task, variable, path)
+
+
 def _set_node(task: Any, train: TrainPodConfig, queue: str) -> None:
     kubernetes = _kubernetes()
     if queue:
@@ -121,7 +183,7 @@ def _set_node(task: Any, train: TrainPodConfig, queue: str) -> None:
         kubernetes.add_node_selector(task, tpus.ACCELERATOR_LABEL, train.tpu.accelerator)
         kubernetes.add_node_selector(task, tpus.TOPOLOGY_LABEL, train.tpu_topology)
         _tolerate(task, tpus.RESOURCE)
-        task.set_container_image(IMAGES.get("tpu", CPU))
+        task.set_container_image(TPU)
     elif train.accelerator:
         task.set_accelerator_type(_GPU_RESOURCE)
         task.set_accelerator_limit(train.accelerator_count or 1)

@@ -18,6 +18,8 @@ BACKOFF: dict[str, Any] = {
 }
 BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/.*)?")
 TRAIN_TASK = "train-model"
+# Its name where it runs on several hosts.
+HOSTS_TASK = "train-model-on-hosts"
 # Tasks that run as plain tasks; `train` has a section of its own.
 PLAIN_TASKS = (
     "ingest-examples",

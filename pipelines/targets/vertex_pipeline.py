@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from components.common.config import to_json
-from components.images import CPU, GPU, IMAGES
+from components.images import GPU, TPU
 from pipelines.image_lock import ImageLock, pin_images
 from pipelines.targets.machines import cpu_and_memory
 from pipelines.targets.target_files import BACKOFF, TRAIN_TASK, accelerator_of
@@ -123,7 +123,7 @@ def _with_workers(job: Any, train: TrainTargetConfig) -> Any:
             pool["container_spec"]["image_uri"] = GPU
             if train.tpu_topology:
                 pool["machine_spec"]["tpu_topology"] = train.tpu_topology
-                pool["container_spec"]["image_uri"] = IMAGES.get("tpu", CPU)
+                pool["container_spec"]["image_uri"] = TPU
     return components.load_component_from_text(yaml.safe_dump(spec))
 
 

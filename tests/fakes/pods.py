@@ -51,6 +51,11 @@ def make_pod(documents, task, service_account="pipeline-runner"):
         ],
         "volumes": [{"name": name, "emptyDir": {}} for name in mounts.values()],
     }
+    if "fieldPathAsEnv" in config:
+        pod["containers"][0]["env"] = [
+            {"name": one["name"], "valueFrom": {"fieldRef": {"fieldPath": one["fieldPath"]}}}
+            for one in config["fieldPathAsEnv"]
+        ]
     if "nodeSelector" in config:
         pod["nodeSelector"] = config["nodeSelector"]["labels"]
     if "tolerations" in config:

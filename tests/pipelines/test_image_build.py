@@ -26,7 +26,7 @@ def checkout(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["tpu"], ["'tpu'", "cpu, gpu"]),
+        (["npu"], ["'npu'", "cpu, gpu"]),
         (["--push"], ["--push", "--registry HOST/PROJECT/REPOSITORY"]),
         (["--cache-from-registry"], ["--cache-from-registry", "--registry"]),
         (["--registry=https://host/project"], ["--registry", "'https://host/project'"]),

@@ -19,6 +19,7 @@ from components.common import vertex as connection
 from components.common.config import build
 from components.common.errors import ConfigError
 from components.common.patience import Patience
+from components.train_model.jobset import POD_NAME, POD_UID, PodsConfig, make_jobset
 from pipelines.cli import flowers
 from pipelines.targets import kubeflow as runs
 from pipelines.targets import preflight
@@ -31,6 +32,7 @@ from pipelines.targets.kubeflow_schedules import (
 )
 from pipelines.targets.schedules import ScheduleConfig
 from tests.commands import DIGEST, lock_images, run
+from tests.fakes.jobsets import validate_jobset
 from tests.fakes.kubeflow import FAULTS, RefusedError, check_cron, serve_kubeflow
 from tests.fakes.pods import make_pod
 from tests.fakes.vertex import serve_vertex
@@ -254,7 +256,10 @@ class TestChecks:
                 ["tpu_topology: ct5lp-hightpu-8t has 2x4, received '2x2'"],
             ),
             ({"train": TPU | {"accelerator_count": 8}}, ["accelerator_count", "4 chips", "8"]),
-            ({"train": TPU | {"tpu_topology": "4x4"}}, ["4x4", "4 hosts", "one host"]),
+            (
+                {"train": TPU | {"tpu_topology": "4x4"}},
+                ["pipeline_root", "4 hosts of 4x4", "slice of one host"],
+            ),
             ({"train": TPU | {"machine_type": "n1-standard-8"}}, ["machine_type", "ct6e"]),
             ({"train": {"tpu_topology": "2x2"}}, ["tpu_topology", "accelerator: TPU"]),
             ({"train": {"accelerator": "T4"}}, ["accelerator", "nvidia-tesla-t4"]),
@@ -563,6 +568,12 @@ def test_host_that_is_ill_is_refused_before_anything_is_made(fake, documents):
     assert fake.runs == fake.experiments == {}
 
 
+def training_of(documents):
+    """Name of the task that trains."""
+    names = documents[0]["root"]["dag"]["tasks"]
+    return next(name for name in names if name.startswith("train-model"))
+
+
 TARGETS: dict[str, dict[str, Any]] = {
     "cpu": {},
     "tpu": {
@@ -574,6 +585,14 @@ TARGETS: dict[str, dict[str, Any]] = {
         "queue": "tpu-queue",
         "kueue": True,
         "caching": False,
+    },
+    "tpu-hosts": {
+        "pipeline_root": "gs://bucket/root",
+        "train": TPU
+        | {"tpu_topology": "4x4", "spot": True, "cpu": "24", "memory": "40Gi", "retries": 3},
+        "service_account": "trainer",
+        "queue": "tpu-queue",
+        "kueue": True,
     },
 }
 
@@ -612,11 +631,15 @@ class TestCompile:
 
     def test_training_asks_for_its_chips_and_its_node(self, compiled):
         name, documents = compiled
-        pod = make_pod(documents, "train-model")
+        pod = make_pod(documents, training_of(documents))
         (container,) = pod["spec"]["containers"]
         if name == "cpu":
             assert "nodeSelector" not in pod["spec"]
             assert container["resources"]["limits"] == {}
+            return
+        if name == "tpu-hosts":
+            assert "nodeSelector" not in pod["spec"]
+            assert container["resources"]["limits"] == {"cpu": "500m", "memory": "1Gi"}
             return
         assert container["resources"] == {
             "requests": {"cpu": "24", "memory": "40Gi"},
@@ -655,16 +678,64 @@ class TestCompile:
             assert retries == {}
             assert "train-model" in cached
             assert not {"ingest-examples", "deploy-model"} & cached
+        elif name == "tpu-hosts":
+            assert retries == {"train-model-on-hosts": 3}
         else:
             assert retries == {"train-model": 3, "ingest-examples": 2}
             assert {one for one in cached if not one.startswith("condition")} == set()
 
     def test_only_training_is_on_the_accelerator(self, compiled):
         _, documents = compiled
-        for name in set(documents[0]["deploymentSpec"]["executors"]) - {"exec-train-model"}:
+        executors = set(documents[0]["deploymentSpec"]["executors"])
+        for name in executors - {f"exec-{training_of(documents)}"}:
             pod = make_pod(documents, name.removeprefix("exec-"))
             assert not {"nodeSelector", "tolerations"} & set(pod["spec"])
             assert pod["metadata"]["labels"] == LABELS
+
+
+class TestHosts:
+    @pytest.fixture
+    def documents(self, here, google, capsys):
+        write_target(here, **TARGETS["tpu-hosts"])
+        lock_images(here, google)
+        code, _, err = run(
+            capsys, "compile", *PHOTOS, *PLACE, "--image-lock", "lock.json", "--output", "p.yaml"
+        )
+        assert code == 0, err
+        return list(yaml.safe_load_all((here / "p.yaml").read_text()))
+
+    def test_jobset_that_comes_of_the_package_is_one(self, documents):
+        task = documents[0]["root"]["dag"]["tasks"]["train-model-on-hosts"]
+        pods = task["inputs"]["parameters"]["pods"]["runtimeValue"]["constant"]
+        config = build(PodsConfig, pods, "pods")
+        assert config.image.endswith(f"@{DIGEST}")
+        assert (config.hosts, config.chips, config.restarts) == (4, 4, 3)
+        jobset = make_jobset(config, "flowers-1", "plants", ["python"])
+        validate_jobset(jobset)
+        assert jobset["metadata"]["labels"] == LABELS | {"kueue.x-k8s.io/queue-name": "tpu-queue"}
+        pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+        assert pod["nodeSelector"] == {
+            "cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice",
+            "cloud.google.com/gke-tpu-topology": "4x4",
+            "cloud.google.com/gke-spot": "true",
+        }
+        assert {one["key"] for one in pod["tolerations"]} == {
+            "google.com/tpu",
+            "cloud.google.com/gke-spot",
+        }
+        assert pod["containers"][0]["resources"]["limits"] == {
+            "cpu": "24",
+            "memory": "40Gi",
+            "google.com/tpu": "4",
+        }
+
+    def test_maker_knows_which_pod_it_is(self, documents):
+        pod = make_pod(documents, "train-model-on-hosts")
+        (container,) = pod["spec"]["containers"]
+        fields = {
+            one["name"]: one["valueFrom"]["fieldRef"]["fieldPath"] for one in container["env"]
+        }
+        assert fields == {POD_NAME: "metadata.name", POD_UID: "metadata.uid"}
 
 
 def test_without_kfp_kubernetes_it_says_what_to_install(here, capsys, monkeypatch):
@@ -711,10 +782,12 @@ class TestDocs:
         assert {one["kind"] for one in checked} == {
             "MutatingAdmissionPolicy",
             "MutatingAdmissionPolicyBinding",
+            "Role",
+            "RoleBinding",
         }
         for one in checked:
             kubernetes_validate.validate(one, "1.36", strict=True)
-        (policy, _) = checked
+        (policy,) = (one for one in checked if one["kind"] == "MutatingAdmissionPolicy")
         assert LABELS["app.kubernetes.io/part-of"] in str(policy["spec"]["matchConditions"])
 
     def test_commands_are_there(self, blocks):

@@ -1,0 +1,73 @@
+"""One host of a training on several: brings the inputs from the bucket, trains, takes outputs back.
+
+    python -m components.train_model.pod --examples gs://... --augmented gs://... --output gs://...
+
+The training itself is `python -m components.train_model`, on folders of this pod. Host 0 writes the
+outputs and the checkpoints; what is left of an earlier try is brought to every host.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+
+from components.common.cli import run_cli
+from components.common.step import run_step
+from components.train_model.__main__ import command as train_command
+from components.train_model.hosts import INDEX
+
+
+@click.command("train-model-pod")
+@click.option("--examples", required=True, help="gs:// folder of ingest-examples.")
+@click.option("--augmented", required=True, help="gs:// folder of augment-examples.")
+@click.option("--output", required=True, help="gs:// folder to write.")
+@click.option("--model-config", required=True, metavar="JSON", help="Architecture.")
+@click.option("--train-config", required=True, metavar="JSON", help="How to train.")
+@click.option("--accelerator", default="{}", metavar="JSON", help="What to train on.")
+@click.option("--checkpoint", required=True, help="gs:// folder of the checkpoint.")
+@click.option("--checkpoint-steps", type=click.IntRange(min=0), default=0, show_default=True)
+def command(
+    examples: str,
+    augmented: str,
+    output: str,
+    model_config: str,
+    train_config: str,
+    accelerator: str,
+    checkpoint: str,
+    checkpoint_steps: int,
+) -> None:
+    """Trains as one of several hosts."""
+    is_first = int(os.environ.get(INDEX, "0")) == 0
+    with tempfile.TemporaryDirectory() as scratch:
+        here = Path(scratch)
+        with run_step("train-model"):
+            from components.train_model.transfer import check_remote, download, mirrored, upload
+
+            for name, place in (("examples", examples), ("augmented", augmented)):
+                check_remote(name, place)
+                download(place, here / name)
+            download(checkpoint, here / "checkpoint")
+        arguments = [
+            *("--examples", str(here / "examples"), "--augmented", str(here / "augmented")),
+            *("--output", str(here / "output"), "--checkpoint", str(here / "checkpoint")),
+            *("--checkpoint-steps", str(checkpoint_steps)),
+            *("--model-config", model_config, "--train-config", train_config),
+            *_accelerator(accelerator),
+        ]
+        if not is_first:
+            train_command.main(arguments, standalone_mode=False)
+            return
+        with mirrored(here / "checkpoint", checkpoint):
+            train_command.main(arguments, standalone_mode=False)
+        upload(here / "output", output)
+
+
+def _accelerator(given: str) -> list[str]:
+    """The flag, which the command has where it can choose what it trains on."""
+    known = {parameter.name for parameter in train_command.params}
+    return ["--accelerator", given] if "accelerator" in known else []
+
+
+if __name__ == "__main__":
+    run_cli(command)
