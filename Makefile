@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 LOCKS := containers/requirements
 # More arguments for the command of a target, e.g. make run ARGS="--images DIR --output DIR"
 ARGS ?=
+# How many times make kills kills.
+KILLS ?= 20
 # Docker's client, for the targets that build or run images.
 export DOCKER ?= docker
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile submit test lint types unit test-docker test-faults test-browser test-hostile damage format lock image smoke clean
+.PHONY: help run compile submit test lint types unit test-docker test-faults test-browser test-hostile damage kills format lock image smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,7 +41,7 @@ types: $(VENV)/dev.installed ## Check types
 	$(BIN)/mypy
 
 unit: $(VENV)/dev.installed ## Run the tests that need no container engine
-	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults and not browser and not hostile"
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults and not browser and not hostile and not kills"
 
 test-faults: $(VENV)/dev.installed ## Let every single request of a deployment or a submission fail once
 	$(BIN)/pytest --numprocesses=auto --dist=load -m faults --timeout=900 tests/components/deploy_model \
@@ -53,6 +55,10 @@ test-browser: $(VENV)/dev.installed ## Look at the report and the page in Chromi
 
 test-hostile: $(VENV)/dev.installed ## Send 2,000 hostile requests to the server
 	$(BIN)/pytest -m hostile tests/pipelines/serving $(ARGS)
+
+kills: $(VENV)/dev.installed ## Kill every step and whole runs, KILLS=20 times
+	$(BIN)/pytest --numprocesses=2 --dist=load -m kills tests/test_kill.py --kills=$(KILLS) \
+		--timeout=7200 $(ARGS)
 
 damage: $(VENV)/dev.installed ## Ingest 2,400 damaged photos and 600 damaged shards
 	$(BIN)/pytest tests/components/ingest_examples/test_damage.py --damaged-inputs=2400 \

@@ -87,7 +87,10 @@ def flowers() -> None:
 @click.option("--registry", default="", help="Folder to deploy to, behind the champion rule.")
 @click.option("--model-name", default="flowers", show_default=True, help="Model in the registry.")
 @click.option("--hourly-price", type=click.FloatRange(0), help="Of this machine, for the report.")
+@click.option("--resume", metavar="RUN", help="Go on with a run that was killed or failed.")
+@click.pass_context
 def run(
+    ctx: click.Context,
     recipe: str | None,
     assignments: tuple[str, ...],
     output: Path,
@@ -97,6 +100,7 @@ def run(
     registry: str,
     model_name: str,
     hourly_price: float | None,
+    resume: str | None,
     **arguments: Any,
 ) -> int:
     """Runs the whole pipeline on this machine.
@@ -104,6 +108,8 @@ def run(
     Exit code 0: the gate is open and the model is exported. 1: a fault of ours. 2: your mistake.
     3: the gate is closed, or the champion stays. 130: interrupted.
     """
+    if resume is not None:
+        return _resume(ctx, resume, output, memory, image_lock)
     from pipelines.history import check_earlier_splits
     from pipelines.recipe import DeploymentConfig, load_recipe
     from pipelines.targets.local import run_local
@@ -120,6 +126,26 @@ def run(
     loaded = load_recipe(name, assignments)
     check_earlier_splits(photos, loaded.ingest, output)
     return run_local(photos, loaded, name, output, how, deployment, hourly_price)
+
+
+# What a run that goes on takes beside its name; the rest it has from its beginning.
+_WITH_RESUME = {"resume", "output", "memory", "image_lock"}
+
+
+def _resume(
+    ctx: click.Context, name: str, output: Path, memory: str | None, image_lock: Path | None
+) -> int:
+    """Goes on with a run as it was begun."""
+    from pipelines.runs import find_run
+    from pipelines.targets.local import resume_local
+
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(str(parameter.name))
+        if source == click.core.ParameterSource.COMMANDLINE and parameter.name not in _WITH_RESUME:
+            raise ConfigError(f"{parameter.opts[0]}: a run that goes on has it from its beginning")
+    found = find_run(output, name)
+    how = _runner(found.content["runner"], memory, image_lock)
+    return resume_local(found.folder, how)
 
 
 def _runner(name: str, memory: str | None, image_lock: Path | None) -> Any:

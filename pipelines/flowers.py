@@ -18,12 +18,15 @@ NAME = "flowers"
 DESCRIPTION = "Labelled photos to a gated, deployed classifier."
 
 
-def graph_with(train: Any = train_model, run: Any = "") -> Callable[..., None]:
+def graph_with(
+    train: Any = train_model, run: Any = "", cache_photos: bool = False
+) -> Callable[..., None]:
     """The graph, as a function for `dsl.pipeline`.
 
     Args:
         train: What trains, with the interface of `train_model`.
         run: Placeholder of a backend for the name of the run, in place of the parameter.
+        cache_photos: Whether ingestion may be taken from a cache, which is then that of one run.
     """
 
     def flowers_graph(
@@ -69,8 +72,8 @@ def graph_with(train: Any = train_model, run: Any = "") -> Callable[..., None]:
             max_reject_fraction=max_reject_fraction,
             split_salt=split_salt,
         )
-        # The photos may have changed under the same name: it has to look, every time.
-        ingested.set_caching_options(False)
+        # The photos may have changed under the same name: it has to look, in every run.
+        ingested.set_caching_options(cache_photos)
         examples = ingested.outputs["examples"]
         augmented = augment_examples(
             examples=examples, copies=augment_copies, seed=augment_seed, policy=augment_policy

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
 from components.common.errors import ConfigError, FlowersError, UserError
+from components.common.processes import end_with_run
 from components.common.progress import say
 
 _TOOK = re.compile(r"took (?P<seconds>[\d.]+) s")
@@ -92,6 +93,7 @@ def run_step(name: str) -> Iterator[None]:
     Args:
         name: The step as its task is called, e.g. `ingest-examples`.
     """
+    end_with_run()
     began = time.monotonic()
     try:
         yield

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 
 from components.common import storage
 from components.common.errors import ConfigError
+from components.common.processes import RUN_PROCESS
 from components.common.step import require_tensorflow
 from components.ingest_examples.config import PhotosConfig
 from components.train_model.architectures import IMAGENET, NO_WEIGHTS, ModelConfig
@@ -124,9 +126,10 @@ class SubprocessRunner:
         folder: Path,
         images: dict[str, str],
     ) -> Iterator[Any]:
-        """KFP's own runner of subprocesses."""
+        """KFP's own runner of subprocesses, which end with this one."""
         from kfp import local
 
+        os.environ[RUN_PROCESS] = str(os.getpid())
         with warnings.catch_warnings():
             # The image is not looked at here, and KFP warns of one without "python" in its name.
             warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"kfp\.local")
