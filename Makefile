@@ -7,13 +7,15 @@ LOCKS := containers/requirements
 ARGS ?=
 # How many times make kills kills.
 KILLS ?= 20
+# How many runs in a row make endurance makes.
+RUNS ?= 50
 # Docker's client, for the targets that build or run images.
 export DOCKER ?= docker
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile submit test lint types unit test-docker test-faults test-browser test-hostile damage kills format lock image smoke clean
+.PHONY: help run compile submit test lint types unit test-docker test-faults test-browser test-hostile damage kills endurance format lock image smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,7 +43,7 @@ types: $(VENV)/dev.installed ## Check types
 	$(BIN)/mypy
 
 unit: $(VENV)/dev.installed ## Run the tests that need no container engine
-	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults and not browser and not hostile and not kills"
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults and not browser and not hostile and not kills and not endurance"
 
 test-faults: $(VENV)/dev.installed ## Let every single request of a deployment or a submission fail once
 	$(BIN)/pytest --numprocesses=auto --dist=load -m faults --timeout=900 tests/components/deploy_model \
@@ -59,6 +61,9 @@ test-hostile: $(VENV)/dev.installed ## Send 2,000 hostile requests to the server
 kills: $(VENV)/dev.installed ## Kill every step and whole runs, KILLS=20 times
 	$(BIN)/pytest --numprocesses=2 --dist=load -m kills tests/test_kill.py --kills=$(KILLS) \
 		--timeout=7200 $(ARGS)
+
+endurance: $(VENV)/dev.installed ## RUNS=50 runs in one process, and eight at once in one folder
+	$(BIN)/pytest -m endurance tests/test_endurance.py --runs=$(RUNS) --timeout=7200 $(ARGS)
 
 damage: $(VENV)/dev.installed ## Ingest 2,400 damaged photos and 600 damaged shards
 	$(BIN)/pytest tests/components/ingest_examples/test_damage.py --damaged-inputs=2400 \

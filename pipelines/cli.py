@@ -88,9 +88,7 @@ def flowers() -> None:
 @click.option("--model-name", default="flowers", show_default=True, help="Model in the registry.")
 @click.option("--hourly-price", type=click.FloatRange(0), help="Of this machine, for the report.")
 @click.option("--resume", metavar="RUN", help="Go on with a run that was killed or failed.")
-@click.pass_context
 def run(
-    ctx: click.Context,
     recipe: str | None,
     assignments: tuple[str, ...],
     output: Path,
@@ -109,7 +107,7 @@ def run(
     3: the gate is closed, or the champion stays. 130: interrupted.
     """
     if resume is not None:
-        return _resume(ctx, resume, output, memory, image_lock)
+        return _resume(resume, output, memory, image_lock)
     from pipelines.history import check_earlier_splits
     from pipelines.recipe import DeploymentConfig, load_recipe
     from pipelines.targets.local import run_local
@@ -132,13 +130,12 @@ def run(
 _WITH_RESUME = {"resume", "output", "memory", "image_lock"}
 
 
-def _resume(
-    ctx: click.Context, name: str, output: Path, memory: str | None, image_lock: Path | None
-) -> int:
+def _resume(name: str, output: Path, memory: str | None, image_lock: Path | None) -> int:
     """Goes on with a run as it was begun."""
     from pipelines.runs import find_run
     from pipelines.targets.local import resume_local
 
+    ctx = click.get_current_context()
     for parameter in ctx.command.params:
         source = ctx.get_parameter_source(str(parameter.name))
         if source == click.core.ParameterSource.COMMANDLINE and parameter.name not in _WITH_RESUME:

@@ -87,7 +87,11 @@ def graph_with(
             checkpoint_steps=checkpoint_steps,
         )
         evaluated = evaluate_model(examples=examples, model=trained.outputs["model"])
-        gated = gate_model(evaluation=evaluated.outputs["evaluation"], threshold=gate_threshold)
+        gated = gate_model(
+            model=trained.outputs["model"],
+            evaluation=evaluated.outputs["evaluation"],
+            threshold=gate_threshold,
+        )
         reported = report_run(
             verdict=gated.outputs["verdict"],
             evaluation=evaluated.outputs["evaluation"],
@@ -104,6 +108,7 @@ def graph_with(
                 examples=examples,
                 model=trained.outputs["model"],
                 evaluation=evaluated.outputs["evaluation"],
+                verdict=gated.outputs["verdict"],
                 export_config=export_config,
                 images=images,
                 manifest=manifest,
@@ -115,6 +120,7 @@ def graph_with(
                     examples=examples,
                     saved_model=exported.outputs["saved_model"],
                     evaluation=evaluated.outputs["evaluation"],
+                    verdict=gated.outputs["verdict"],
                     registry=registry,
                     model_name=model_name,
                     run_name=run or run_name,

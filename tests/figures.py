@@ -35,6 +35,10 @@ def shard_digests(dataset: Path) -> dict[str, str]:
 def training_figures(model: Path) -> dict[str, Any]:
     """History and weights of a model folder."""
     history = json.loads((model / "history.json").read_text())
+    for epoch in (*history["history"], history["kept"]):
+        # The mean over an epoch that was killed in its middle is one of two means: where a sum of
+        # float32 is cut shows in the seventh digit.
+        epoch |= {name: float(f"{epoch[name]:.5g}") for name in ("loss", "accuracy")}
     with zipfile.ZipFile(model / "model.keras") as archive:
         weights = hashlib.sha256(archive.read("model.weights.h5")).hexdigest()
     return {"history": _without(history, _TIMES), "weights": weights}
@@ -51,7 +55,7 @@ def verdict_figures(path: Path) -> dict[str, Any]:
 
 
 def exports_figures(folder: Path) -> list[dict[str, Any]]:
-    """What was found out about each format, without the files themselves, some of which hold the time of day."""
+    """What was found out about each format; not of the files, which may hold the time of day."""
     checks = json.loads((folder / "exports.json").read_text())
     return [_without(check, ("size", "sha256")) for check in checks]
 

@@ -6,6 +6,13 @@ from pathlib import Path
 
 from tests.builders import TINY_MODEL, TINY_TRAIN, make_photos
 
+# The smallest recipe that gives every output.
+SMALL_RUN = (
+    *("--recipe=quick", "--set=ingest.image_size=32", "--set=model.stem_filters=8"),
+    *("--set=model.stages=[[[4, 16]], [[8, 32]]]", "--set=model.bypass=false"),
+    *("--set=train.epochs=3", "--set=train.global_batch_size=16", "--set=gate.threshold=0.01"),
+    "--set=export.litert=false",
+)
 STEPS = ("ingest", "augment", "train", "evaluate", "gate", "report", "export", "deploy")
 
 
@@ -39,16 +46,20 @@ def step_command(step: str, folder: Path, output: Path, work: Path | None = None
             *("--checkpoint", work / "checkpoint", "--checkpoint-steps=2"),
         ],
         "evaluate": ["--examples", examples, "--model", model],
-        "gate": ["--evaluation", evaluation, "--threshold=0.01"],
+        "gate": ["--model", model, "--evaluation", evaluation, "--threshold=0.01"],
         "report": [
             *("--verdict", folder / "gate", "--evaluation", evaluation),
             *(f"--{name}-page={folder / step / 'report.html'}" for name, step in pages.items()),
             f"--data-page={folder / 'ingest' / 'report.html'}",
         ],
-        "export": ["--examples", examples, "--model", model, "--evaluation", evaluation],
+        "export": [
+            *("--examples", examples, "--model", model, "--evaluation", evaluation),
+            *("--verdict", folder / "gate"),
+        ],
         "deploy": [
             *("--examples", examples, "--saved-model", folder / "export" / "saved_model"),
-            *("--evaluation", evaluation, "--registry", work / "registry"),
+            *("--evaluation", evaluation, "--verdict", folder / "gate"),
+            *("--registry", work / "registry"),
         ],
     }
     command = [sys.executable, "-m", "pipelines", "step", step, *arguments[step]]

@@ -34,6 +34,7 @@ def train_model(
     """
     from pathlib import Path
 
+    from components.common.lineage import check_stamps, stamp
     from components.common.step import import_tensorflow_quietly, run_step
 
     with run_step("train-model"):
@@ -44,6 +45,7 @@ def train_model(
         architecture = build(ModelConfig, model_config, "model")
         training = build(TrainConfig, train_config, "train")
         saving = CheckpointConfig(Path(checkpoint) if checkpoint else None, checkpoint_steps)
+        check_stamps(examples=examples, augmented=augmented)
         import_tensorflow_quietly()
         from components.train_model.train import train
 
@@ -58,5 +60,6 @@ def train_model(
             saving,
         )
         model.metadata["framework"] = "keras"
+        stamp(model)
         for name, value in result.metrics().items():
             metrics.log_metric(name, value)

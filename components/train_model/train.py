@@ -12,7 +12,8 @@ import keras
 from components.common.config import to_json
 from components.common.dataset import Dataset, load_dataset
 from components.common.errors import ConfigError, DataError
-from components.common.models import ModelMetadata, save_model
+from components.common.model_files import ModelMetadata
+from components.common.models import save_model
 from components.common.outputs import staged
 from components.common.progress import progress, say
 from components.train_model.architectures import ModelConfig
@@ -90,6 +91,12 @@ def _check(
                 f"{name} of the augmented examples: expected {expected} as the examples have, "
                 f"received {received}; augment these examples"
             )
+    made_from = augmented.source_fingerprint or augmented.fingerprint
+    if made_from != examples.fingerprint:
+        raise DataError(
+            f"augmented examples: expected some made from the examples ({examples.fingerprint[:12]}"
+            f"), received some made from {made_from[:12]}; augment these examples"
+        )
     count = augmented.counts.get("train", 0)
     if count < config.global_batch_size:
         raise DataError(
@@ -127,7 +134,7 @@ def _train(
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = Checkpoint(saving.folder or Path(scratch), course)
         _fit(model, plan, examples, augmented, checkpoint, saving)
-        _save(checkpoint, model_config, examples, output)
+        _save(checkpoint, model_config, examples, augmented, output)
         _copy_logs(checkpoint.folder / LOGS_FOLDER, output / LOGS_FOLDER)
     assert checkpoint.kept is not None
     result = TrainResult(
@@ -200,7 +207,13 @@ def _copy_logs(source: Path, target: Path) -> None:
             shutil.copyfile(file, target / folder.name / f"events.out.tfevents.{number:05d}")
 
 
-def _save(checkpoint: Checkpoint, config: ModelConfig, examples: Dataset, output: Path) -> None:
+def _save(
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    examples: Dataset,
+    augmented: Dataset,
+    output: Path,
+) -> None:
     """Saves the net in float32, for one size and without optimizer: later steps only predict."""
     size = config.net_size(examples.image_size)
     bare = build_model(config, size, len(examples.class_names))
@@ -216,5 +229,6 @@ def _save(checkpoint: Checkpoint, config: ModelConfig, examples: Dataset, output
         data_fingerprint=examples.fingerprint,
         architecture=config.name,
         parameters=parameters,
+        augmented_fingerprint=augmented.fingerprint,
     )
     save_model(bare, metadata, output)

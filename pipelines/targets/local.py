@@ -40,7 +40,7 @@ STEPS_LINK = "steps"
 ROOT = ".kfp"
 # Of the training, below it; goes when the run has its verdict.
 CHECKPOINT = "checkpoint"
-# What KFP notes of tasks that are done, below it; a run that goes on takes their outputs from there.
+# What KFP notes of tasks that are done, below it, for a run that goes on.
 CACHE = "cache"
 # How a run may have ended that has something left to do; one that was killed never says more than
 # that it is running.
@@ -190,7 +190,7 @@ def _check_resumable(
             key = differing[0]
             raise ConfigError(
                 f"--resume {folder}: expected the {name} that began it, {key} "
-                f"{expected[key]:.19}, received {str(received.get(key)):.19}; start a new run"
+                f"{expected[key]:.19}, received {received.get(key)!s:.19}; start a new run"
             )
 
 
@@ -379,6 +379,8 @@ class _Listener:
         self._root = root
         self._console = console
         self._log = log
+        # Told apart by what was there before, and not by the time in their names: a clock may jump.
+        self._earlier = set(root.iterdir())
         self._rest = ""
         self._started_at = 0.0
 
@@ -433,15 +435,14 @@ class _Listener:
 
     def _link(self, task: str) -> None:
         """Gives the outputs a short path: KFP puts them below a folder with a time in its name."""
-        folders = [one for one in self._root.glob(f"*/{task}") if one.parent.name != CHECKPOINT]
-        newest = max(folders, key=lambda one: one.parent.name, default=None)
-        if newest is None:
+        made = [one for one in self._root.glob(f"*/{task}") if one.parent not in self._earlier]
+        if not made:
             return
         link = self._run.folder / STEPS_LINK / task
         link.parent.mkdir(exist_ok=True)
         partial = link.with_name(f".{task}")
         partial.unlink(missing_ok=True)
-        partial.symlink_to(Path("..", newest.relative_to(self._run.folder)))
+        partial.symlink_to(Path("..", made[0].relative_to(self._run.folder)))
         partial.replace(link)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,21 @@ class Runner(Protocol):
         """
 
 
+@contextlib.contextmanager
+def _environment(changes: dict[str, str]) -> Iterator[None]:
+    """Changes what processes that start meanwhile find in their environment."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 class SubprocessRunner:
     """Each task in a process of its own, with the packages of this one."""
 
@@ -129,8 +145,12 @@ class SubprocessRunner:
         """KFP's own runner of subprocesses, which end with this one."""
         from kfp import local
 
-        os.environ[RUN_PROCESS] = str(os.getpid())
-        with warnings.catch_warnings():
+        with (
+            # KFP leaves a folder there for every task.
+            tempfile.TemporaryDirectory() as scratch,
+            _environment({RUN_PROCESS: str(os.getpid()), "TMPDIR": scratch}),
+            warnings.catch_warnings(),
+        ):
             # The image is not looked at here, and KFP warns of one without "python" in its name.
             warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"kfp\.local")
             yield local.SubprocessRunner(use_venv=False)
