@@ -58,8 +58,8 @@ test-browser: $(VENV)/dev.installed ## Look at the report and the page in Chromi
 test-hostile: $(VENV)/dev.installed ## Send 2,000 hostile requests to the server
 	$(BIN)/pytest -m hostile tests/pipelines/serving $(ARGS)
 
-kills: $(VENV)/dev.installed ## Kill every step and whole runs, KILLS=20 times
-	$(BIN)/pytest --numprocesses=2 --dist=load -m kills tests/test_kill.py --kills=$(KILLS) \
+kills: $(VENV)/dev.installed ## Kill steps and runs KILLS=20 times; take disk, memory and clock away
+	$(BIN)/pytest --numprocesses=2 --dist=load -m kills tests/test_kill.py tests/test_resources.py --kills=$(KILLS) \
 		--timeout=7200 $(ARGS)
 
 endurance: $(VENV)/dev.installed ## RUNS=50 runs in one process, and eight at once in one folder

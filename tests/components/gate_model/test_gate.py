@@ -19,7 +19,7 @@ from components.common.evaluation import Evaluation
 from components.common.model_files import METADATA_FILE, MODEL_FILE, ModelMetadata
 from components.common.verdict import Verdict
 from components.gate_model.config import GateConfig
-from components.gate_model.gate import decide, gate, refuse
+from components.gate_model.gate import chain_objection, decide, gate, refuse
 from tests.builders import CLASS_NAMES, evaluation_of, make_evaluation
 
 DIGEST = hashlib.sha256(b"weights").hexdigest()
@@ -401,3 +401,33 @@ def test_command_exits_with_2_on_a_wrong_flag(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("gate-model: No such option '--treshold'")
     assert done.stderr.count("\n") == 1
+
+
+WORDS = st.sampled_from(["a" * 64, "b" * 64, ""])
+
+
+@given(WORDS, WORDS, WORDS, WORDS, st.booleans())
+def test_gate_opens_for_the_model_that_was_evaluated_and_for_no_other(
+    evaluated: str, trained: str, digest: str, data: str, same_classes: bool
+) -> None:
+    evaluation = make_evaluation(model_digest=evaluated, model_data_fingerprint=trained)
+    names = CLASS_NAMES if same_classes else CLASS_NAMES[::-1]
+    model = ModelMetadata(names, 32, data, "squeezenet", 7, digest)
+    fits = (evaluated, trained) == (digest, data) and same_classes
+    assert (chain_objection(evaluation, model) == "") == fits
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"data_fingerprint": "f" * 64}, "the evaluation is of another training (dddddddddddd)"),
+        ({"class_names": ("a", "b")}, "the evaluation is of a model with the classes"),
+    ],
+)
+def test_model_that_was_not_evaluated_is_refused(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    path = write(tmp_path, make_evaluation())
+    verdict = gate(make_model_files(tmp_path, **changes), path, 0.01, tmp_path / "verdict.json")
+    assert not verdict.blessed
+    assert verdict.reason.startswith(reason)
