@@ -3,6 +3,9 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOCKS := containers/requirements
+# Looks at the lock files of these images, from an environment that has none of their packages.
+AUDIT := build/audit
+IMAGES := cpu gpu deploy serve
 # More arguments for the command of a target, e.g. make run ARGS="--images DIR --output DIR"
 ARGS ?=
 # How many times make kills kills.
@@ -15,7 +18,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile submit test lint types unit test-docker test-faults test-browser test-hostile damage kills endurance format lock image smoke clean
+.PHONY: help run compile submit test lint types unit test-docker test-faults test-browser test-hostile damage kills endurance audit sbom format lock image smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -69,6 +72,20 @@ damage: $(VENV)/dev.installed ## Ingest 2,400 damaged photos and 600 damaged sha
 	$(BIN)/pytest tests/components/ingest_examples/test_damage.py --damaged-inputs=2400 \
 		--override-ini=timeout=900
 
+sbom: $(AUDIT)/audit.installed ## Write a bill of materials of each image to build/sbom
+	@mkdir -p build/sbom
+	@for image in $(IMAGES); do \
+		$(AUDIT)/bin/cyclonedx-py requirements $(LOCKS)/$$image.txt --output-reproducible \
+			--output-file build/sbom/$$image.cdx.json || exit 1; \
+	done
+
+# Strict: a package that the database does not know ends it, as one that nobody looked up.
+audit: sbom ## Look for known vulnerabilities of what the images hold; needs the network
+	@for image in $(IMAGES); do \
+		$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r $(LOCKS)/$$image.txt \
+			|| exit 1; \
+	done
+
 format: $(VENV)/dev.installed ## Format the code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -82,6 +99,7 @@ lock: ## Pin every dependency anew, with hashes; needs uv
 	$(UV_COMPILE) $(LOCKS)/gpu.in -o $(LOCKS)/gpu.txt
 	$(UV_COMPILE) $(LOCKS)/deploy.in -o $(LOCKS)/deploy.txt
 	$(UV_COMPILE) $(LOCKS)/serve.in -o $(LOCKS)/serve.txt
+	$(UV_COMPILE) $(LOCKS)/audit.in -o $(LOCKS)/audit.txt
 	$(UV_COMPILE) --no-deps $(LOCKS)/kfp.in -o $(LOCKS)/kfp.txt
 
 image: $(VENV)/local.installed ## Build the CPU image, or with ARGS of flowers images build
@@ -101,6 +119,11 @@ $(BIN)/python:
 $(VENV)/local.installed: $(LOCKS)/local.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCKS)/local.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(AUDIT)/audit.installed: $(LOCKS)/audit.txt
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --require-hashes -r $(LOCKS)/audit.txt
 	@touch $@
 
 $(VENV)/dev.installed: $(LOCKS)/dev.txt $(VENV)/local.installed

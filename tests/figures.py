@@ -35,13 +35,20 @@ def shard_digests(dataset: Path) -> dict[str, str]:
 def training_figures(model: Path) -> dict[str, Any]:
     """History and weights of a model folder."""
     history = json.loads((model / "history.json").read_text())
-    for epoch in (*history["history"], history["kept"]):
-        # The mean over an epoch that was killed in its middle is one of two means: where a sum of
-        # float32 is cut shows in the seventh digit.
-        epoch |= {name: float(f"{epoch[name]:.5g}") for name in ("loss", "accuracy")}
     with zipfile.ZipFile(model / "model.keras") as archive:
         weights = hashlib.sha256(archive.read("model.weights.h5")).hexdigest()
     return {"history": _without(history, _TIMES), "weights": weights}
+
+
+def take_means(figures: dict[str, Any]) -> list[float]:
+    """Takes mean loss and accuracy of the epochs out of figures of a training.
+
+    The mean over an epoch that was killed in its middle is one of two means, and where a sum of
+    float32 is cut shows in the seventh digit.
+    """
+    history = figures["history"]
+    epochs = [*history["history"], history["kept"]]
+    return [epoch.pop(name) for epoch in epochs for name in ("loss", "accuracy")]
 
 
 def evaluation_figures(path: Path) -> dict[str, Any]:

@@ -32,8 +32,9 @@ def load_model(folder: Path) -> keras.Model:
     model_digest(folder)
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
-    # Of a layer that would run code of its own; damage was found by the digest.
-    except ValueError as error:
+    # Damage was found by the digest; what is left are files that were made so, with layers that
+    # would run code of their own, say, and there is no end to what Keras raises for those.
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"model {path}: expected a Keras file of known layers ({reason})"
