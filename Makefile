@@ -5,15 +5,22 @@ BIN := $(VENV)/bin
 # The compiler of TPUs has an environment of its own: where it is installed, JAX looks for TPUs.
 TPU_VENV ?= .venv-tpu
 LOCKS := containers/requirements
+# Looks at the lock files of these images, from an environment that has none of their packages.
+AUDIT := build/audit
+IMAGES := cpu gpu deploy serve
 # More arguments for the command of a target, e.g. make run ARGS="--images DIR --output DIR"
 ARGS ?=
+# How many times make kills kills.
+KILLS ?= 20
+# How many runs in a row make endurance makes.
+RUNS ?= 50
 # Docker's client, for the targets that build or run images.
 export DOCKER ?= docker
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile submit test lint types unit test-distributed test-docker test-faults test-browser test-hostile tpu-check test-tpu-check damage format lock image smoke clean
+.PHONY: help run compile submit test lint types unit test-distributed test-docker test-faults test-browser test-hostile tpu-check test-tpu-check damage kills endurance audit sbom format lock image smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,7 +48,8 @@ types: $(VENV)/dev.installed ## Check types
 	$(BIN)/mypy
 
 unit: $(VENV)/dev.installed ## Run the tests that need no container engine
-	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not docker and not faults and not browser and not hostile and not distributed and not tpu_check"
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile \
+		-m "not docker and not faults and not browser and not hostile and not distributed and not tpu_check and not kills and not endurance"
 
 test-faults: $(VENV)/dev.installed ## Let every single request of a deployment or a submission fail once
 	$(BIN)/pytest --numprocesses=auto --dist=load -m faults --timeout=900 tests/components/deploy_model \
@@ -67,9 +75,30 @@ test-tpu-check: $(VENV)/dev.installed $(TPU_VENV)/tpu-check.installed ## Ask the
 	FLOWERS_TPU_PYTHON=$(TPU_VENV)/bin/python $(BIN)/pytest -m tpu_check \
 		tests/pipelines/tpu_check $(ARGS)
 
+kills: $(VENV)/dev.installed ## Kill steps and runs KILLS=20 times; take disk, memory and clock away
+	$(BIN)/pytest --numprocesses=2 --dist=load -m kills tests/test_kill.py tests/test_resources.py --kills=$(KILLS) \
+		--timeout=7200 $(ARGS)
+
+endurance: $(VENV)/dev.installed ## RUNS=50 runs in one process, and eight at once in one folder
+	$(BIN)/pytest -m endurance tests/test_endurance.py --runs=$(RUNS) --timeout=7200 $(ARGS)
+
 damage: $(VENV)/dev.installed ## Ingest 2,400 damaged photos and 600 damaged shards
 	$(BIN)/pytest tests/components/ingest_examples/test_damage.py --damaged-inputs=2400 \
 		--override-ini=timeout=900
+
+sbom: $(AUDIT)/audit.installed ## Write a bill of materials of each image to build/sbom
+	@mkdir -p build/sbom
+	@for image in $(IMAGES); do \
+		$(AUDIT)/bin/cyclonedx-py requirements $(LOCKS)/$$image.txt --output-reproducible \
+			--output-file build/sbom/$$image.cdx.json || exit 1; \
+	done
+
+# Strict: a package that the database does not know ends it, as one that nobody looked up.
+audit: sbom ## Look for known vulnerabilities of what the images hold; needs the network
+	@for image in $(IMAGES); do \
+		$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r $(LOCKS)/$$image.txt \
+			|| exit 1; \
+	done
 
 format: $(VENV)/dev.installed ## Format the code
 	$(BIN)/ruff format
@@ -90,6 +119,7 @@ lock: ## Pin every dependency anew, with hashes; needs uv
 		$(LOCKS)/tpu-tf.in -o $(LOCKS)/tpu-tf.txt
 	$(UV_COMPILE) $(LOCKS)/deploy.in -o $(LOCKS)/deploy.txt
 	$(UV_COMPILE) $(LOCKS)/serve.in -o $(LOCKS)/serve.txt
+	$(UV_COMPILE) $(LOCKS)/audit.in -o $(LOCKS)/audit.txt
 	$(UV_COMPILE) --no-deps $(LOCKS)/kfp.in -o $(LOCKS)/kfp.txt
 
 image: $(VENV)/local.installed ## Build the CPU image, or with ARGS of flowers images build
@@ -109,6 +139,11 @@ $(BIN)/python:
 $(VENV)/local.installed: $(LOCKS)/local.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCKS)/local.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(AUDIT)/audit.installed: $(LOCKS)/audit.txt
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --require-hashes -r $(LOCKS)/audit.txt
 	@touch $@
 
 $(VENV)/dev.installed: $(LOCKS)/dev.txt $(VENV)/local.installed

@@ -94,6 +94,7 @@ def flowers() -> None:
     '{"kind": "gpu", "runtime": "jax"}.  [auto]',
 )
 @click.option("--hourly-price", type=click.FloatRange(0), help="Of this machine, for the report.")
+@click.option("--resume", metavar="RUN", help="Go on with a run that was killed or failed.")
 def run(
     recipe: str | None,
     assignments: tuple[str, ...],
@@ -105,6 +106,7 @@ def run(
     model_name: str,
     accelerator: str | None,
     hourly_price: float | None,
+    resume: str | None,
     **arguments: Any,
 ) -> int:
     """Runs the whole pipeline on this machine.
@@ -112,6 +114,8 @@ def run(
     Exit code 0: the gate is open and the model is exported. 1: a fault of ours. 2: your mistake.
     3: the gate is closed, or the champion stays. 130: interrupted.
     """
+    if resume is not None:
+        return _resume(resume, output, memory, image_lock)
     from components.train_model.accelerators import parse_accelerator
     from pipelines.history import check_earlier_splits
     from pipelines.recipe import DeploymentConfig, load_recipe
@@ -130,6 +134,25 @@ def run(
     devices = parse_accelerator(accelerator)
     check_earlier_splits(photos, loaded.ingest, output)
     return run_local(photos, loaded, name, output, how, deployment, hourly_price, devices)
+
+
+# What a run that goes on takes beside its name; the rest it has from its beginning.
+_WITH_RESUME = {"resume", "output", "memory", "image_lock"}
+
+
+def _resume(name: str, output: Path, memory: str | None, image_lock: Path | None) -> int:
+    """Goes on with a run as it was begun."""
+    from pipelines.runs import find_run
+    from pipelines.targets.local import resume_local
+
+    ctx = click.get_current_context()
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(str(parameter.name))
+        if source == click.core.ParameterSource.COMMANDLINE and parameter.name not in _WITH_RESUME:
+            raise ConfigError(f"{parameter.opts[0]}: a run that goes on has it from its beginning")
+    found = find_run(output, name)
+    how = _runner(found.content["runner"], memory, image_lock)
+    return resume_local(found.folder, how)
 
 
 def _runner(name: str, memory: str | None, image_lock: Path | None) -> Any:

@@ -18,12 +18,15 @@ NAME = "flowers"
 DESCRIPTION = "Labelled photos to a gated, deployed classifier."
 
 
-def graph_with(train: Any = train_model, run: Any = "") -> Callable[..., None]:
+def graph_with(
+    train: Any = train_model, run: Any = "", cache_photos: bool = False
+) -> Callable[..., None]:
     """The graph, as a function for `dsl.pipeline`.
 
     Args:
         train: What trains, with the interface of `train_model`.
         run: Placeholder of a backend for the name of the run, in place of the parameter.
+        cache_photos: Whether ingestion may be taken from a cache, which is then that of one run.
     """
 
     def flowers_graph(
@@ -70,8 +73,8 @@ def graph_with(train: Any = train_model, run: Any = "") -> Callable[..., None]:
             max_reject_fraction=max_reject_fraction,
             split_salt=split_salt,
         )
-        # The photos may have changed under the same name: it has to look, every time.
-        ingested.set_caching_options(False)
+        # The photos may have changed under the same name: it has to look, in every run.
+        ingested.set_caching_options(cache_photos)
         examples = ingested.outputs["examples"]
         augmented = augment_examples(
             examples=examples, copies=augment_copies, seed=augment_seed, policy=augment_policy
@@ -86,7 +89,11 @@ def graph_with(train: Any = train_model, run: Any = "") -> Callable[..., None]:
             accelerator=accelerator,
         )
         evaluated = evaluate_model(examples=examples, model=trained.outputs["model"])
-        gated = gate_model(evaluation=evaluated.outputs["evaluation"], threshold=gate_threshold)
+        gated = gate_model(
+            model=trained.outputs["model"],
+            evaluation=evaluated.outputs["evaluation"],
+            threshold=gate_threshold,
+        )
         reported = report_run(
             verdict=gated.outputs["verdict"],
             evaluation=evaluated.outputs["evaluation"],
@@ -103,6 +110,7 @@ def graph_with(train: Any = train_model, run: Any = "") -> Callable[..., None]:
                 examples=examples,
                 model=trained.outputs["model"],
                 evaluation=evaluated.outputs["evaluation"],
+                verdict=gated.outputs["verdict"],
                 export_config=export_config,
                 images=images,
                 manifest=manifest,
@@ -114,6 +122,7 @@ def graph_with(train: Any = train_model, run: Any = "") -> Callable[..., None]:
                     examples=examples,
                     saved_model=exported.outputs["saved_model"],
                     evaluation=evaluated.outputs["evaluation"],
+                    verdict=gated.outputs["verdict"],
                     registry=registry,
                     model_name=model_name,
                     run_name=run or run_name,

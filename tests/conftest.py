@@ -29,6 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=210,
         help="How many damaged photos tests/components/ingest_examples/test_damage.py tries.",
     )
+    parser.addoption(
+        "--runs", type=int, default=50, help="How many runs tests/test_endurance.py makes."
+    )
+    parser.addoption(
+        "--kills", type=int, default=20, help="How many times tests/test_kill.py kills."
+    )
 
 
 @pytest.fixture(scope="session")

@@ -49,9 +49,32 @@ def test_steps_call_make_targets_that_exist(build, repository):
             called.append(step["args"][0])
         else:
             called += re.findall(r"^ *make ([\w-]+)", step["args"][-1], re.MULTILINE)
-    assert called == ["test", "image", "compile", "smoke", "submit"]
+    assert called == ["test", "audit", "image", "compile", "smoke", "submit"]
     for target in called:
         assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE)
+
+
+def test_every_image_is_audited(build, repository):
+    """A lock file that nobody looks at would keep what everybody knows to be broken."""
+    from components.images import IMAGES
+
+    makefile = (repository / "Makefile").read_text()
+    (audited,) = re.findall(r"^IMAGES := (.*)$", makefile, re.MULTILINE)
+    assert set(audited.split()) == set(IMAGES)
+    assert "pip-audit --strict" in makefile
+    ids = [step["id"] for step in build["steps"]]
+    assert ids.index("audit") < ids.index("build")
+    assert "build/sbom/*.cdx.json" in build["artifacts"]["objects"]["paths"]
+
+
+def test_every_package_is_pinned_by_version_and_hash(repository):
+    for path in (repository / "containers" / "requirements").glob("*.txt"):
+        entries = re.split(r"\n(?=\S)", path.read_text())
+        packages = [entry for entry in entries if not entry.startswith("#")]
+        assert packages, path
+        for entry in packages:
+            assert re.match(r"[\w.\[\],-]+==\S+", entry), f"{path}: {entry[:60]}"
+            assert "--hash=sha256:" in entry, f"{path}: {entry[:60]}"
 
 
 def test_what_is_compiled_and_tried_is_what_was_pushed(build):

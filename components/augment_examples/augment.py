@@ -55,7 +55,7 @@ def augment(
         progress(STEP, "examples", count) as shown,
     ):
         output.mkdir()
-        writer = DatasetWriter(output, source.class_names, source.image_size)
+        writer = DatasetWriter(output, source.class_names, source.image_size, source.fingerprint)
         samples = Samples()
         versions = _versions(shards, source, config, workers)
         for index, shard in enumerate(shards):

@@ -27,6 +27,7 @@ def augment_examples(
     """
     from pathlib import Path
 
+    from components.common.lineage import check_stamps, stamp
     from components.common.step import import_tensorflow_quietly, run_step
 
     with run_step("augment-examples"):
@@ -34,9 +35,11 @@ def augment_examples(
         from components.common.config import build
 
         config = build(AugmentConfig, {"copies": copies, "seed": seed, "policy": policy})
+        check_stamps(examples=examples)
         import_tensorflow_quietly()
         from components.augment_examples.augment import augment
 
         dataset = augment(Path(examples.path), config, Path(augmented.path), Path(report.path))
+        stamp(augmented)
         augmented.metadata["fingerprint"] = dataset.fingerprint
         augmented.metadata["counts"] = dict(dataset.counts)

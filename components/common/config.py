@@ -19,6 +19,10 @@ from components.common.errors import ConfigError
 T = TypeVar("T")
 
 
+# A recipe has about a hundred.
+_MAX_VALUES = 100_000
+
+
 class Range(NamedTuple):
     """A closed range of numbers."""
 
@@ -161,10 +165,11 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML with the scalars of JSON: 1e-3 is a number, a date is text, a key stands once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise yaml.MarkedYAMLError(None, None, f"key {twice[0]} twice", node.start_mark)
+        seen: set[str] = set()
+        for key in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key in seen:
+                raise yaml.MarkedYAMLError(None, None, f"key {key:.60} twice", node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -175,6 +180,24 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
+
+
+def _check_size(content: Any) -> None:
+    """Refuses YAML whose references to references are more than anybody could have written.
+
+    Raises:
+        ValueError: It would be more than `_MAX_VALUES` values if each reference were written out.
+    """
+    waiting = [content]
+    for _ in range(_MAX_VALUES):
+        if not waiting:
+            return
+        value = waiting.pop()
+        if isinstance(value, (list, tuple, set)):
+            waiting.extend(value)
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+    raise ValueError(f"expected at most {_MAX_VALUES} values, received more; write it shorter")
 
 
 def _parse(text: str) -> Any:
@@ -188,7 +211,9 @@ def _parse(text: str) -> Any:
         with contextlib.suppress(json.JSONDecodeError):
             return json.loads(text)
         # The loader is a safe one: it makes plain data and no objects.
-        return yaml.load(text, _Loader)  # noqa: S506
+        content = yaml.load(text, _Loader)  # noqa: S506
+        _check_size(content)
+        return content
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from error
 

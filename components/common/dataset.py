@@ -49,6 +49,7 @@ class Dataset:
         fingerprint: SHA-256 over the sorted digests of all records, in hexadecimal. The same
             photos with the same options have the same fingerprint wherever they were read.
         split_rule: What divided it; None where another step made it.
+        source_fingerprint: Fingerprint of the data set it was made from; empty for one of photos.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Dataset:
     counts: dict[str, int]
     fingerprint: str
     split_rule: SplitRule | None = None
+    source_fingerprint: str = ""
 
     def shards(self, split: str) -> list[Path]:
         """The shards of a split, in order.
@@ -100,10 +102,17 @@ def fingerprint(digests: Iterable[tuple[str, bytes]]) -> str:
 class DatasetWriter:
     """Writes a data set shard by shard into a folder that exists, and knows its fingerprint."""
 
-    def __init__(self, folder: Path, class_names: tuple[str, ...], image_size: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        class_names: tuple[str, ...],
+        image_size: int,
+        source_fingerprint: str = "",
+    ) -> None:
         self._folder = folder
         self._class_names = class_names
         self._image_size = image_size
+        self._source_fingerprint = source_fingerprint
         self._counts: Counter[str] = Counter()
         self._digests: list[tuple[str, bytes]] = []
 
@@ -136,6 +145,7 @@ class DatasetWriter:
             self._image_size,
             dict(self._counts),
             fingerprint(self._digests),
+            source_fingerprint=self._source_fingerprint,
         )
         save_dataset(dataset, self._folder)
         return dataset

@@ -1,41 +1,14 @@
-"""A trained model on disk: the net without its optimizer, and what describes it.
-
-DIR/model.keras     the Keras file
-DIR/model.json      class names, image size, where it came from
-"""
+"""A trained model on disk: the net without its optimizer, and what describes it (`model_files`)."""
 
 import dataclasses
 from pathlib import Path
 
 import keras
 
-from components.common.config import build, read_mapping, to_json
-from components.common.errors import DataError, UserError
+from components.common.config import to_json
+from components.common.errors import DataError
 from components.common.files import file_digest
-
-MODEL_FILE = "model.keras"
-METADATA_FILE = "model.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelMetadata:
-    """What a model is.
-
-    Attributes:
-        class_names: Every class, in the order of the outputs.
-        image_size: Side of the square input, in pixels.
-        data_fingerprint: Fingerprint of the data set it was trained on.
-        architecture: Name of the builder.
-        parameters: Number of weights.
-        digest: SHA-256 of the Keras file, in hexadecimal; `save_model` fills it in.
-    """
-
-    class_names: tuple[str, ...]
-    image_size: int
-    data_fingerprint: str
-    architecture: str
-    parameters: int
-    digest: str = ""
+from components.common.model_files import METADATA_FILE, MODEL_FILE, ModelMetadata, model_digest
 
 
 def save_model(model: keras.Model, metadata: ModelMetadata, folder: Path) -> None:
@@ -44,20 +17,6 @@ def save_model(model: keras.Model, metadata: ModelMetadata, folder: Path) -> Non
     complete = dataclasses.replace(metadata, digest=file_digest(folder / MODEL_FILE))
     text = to_json(dataclasses.asdict(complete))
     (folder / METADATA_FILE).write_text(text, encoding="utf-8")
-
-
-def load_metadata(folder: Path) -> ModelMetadata:
-    """Reads what describes a model.
-
-    Raises:
-        DataError: The folder holds no model, or its description is damaged.
-    """
-    try:
-        return build(ModelMetadata, read_mapping(str(folder / METADATA_FILE)))
-    except UserError as error:
-        raise DataError(
-            f"model {folder}: expected the model folder of train_model ({error})"
-        ) from error
 
 
 def load_model(folder: Path) -> keras.Model:
@@ -73,29 +32,10 @@ def load_model(folder: Path) -> keras.Model:
     model_digest(folder)
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
-    # Of a layer that would run code of its own; damage was found by the digest.
-    except ValueError as error:
+    # Damage was found by the digest; what is left are files that were made so, with layers that
+    # would run code of their own, say, and there is no end to what Keras raises for those.
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"model {path}: expected a Keras file of known layers ({reason})"
         ) from error
-
-
-def model_digest(folder: Path) -> str:
-    """SHA-256 of the Keras file, in hexadecimal, checked against what describes the model.
-
-    Raises:
-        DataError: The file is absent, or is not the one that was saved.
-    """
-    path = folder / MODEL_FILE
-    expected = load_metadata(folder).digest
-    try:
-        received = file_digest(path)
-    except OSError as error:
-        raise DataError(f"model {path}: expected a Keras file ({error.strerror})") from error
-    if received != expected:
-        raise DataError(
-            f"model {path}: expected a Keras file with digest {expected[:12]}, received "
-            f"{received[:12]}; it was changed or damaged, so train the model anew"
-        )
-    return received

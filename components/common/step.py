@@ -1,6 +1,5 @@
 """What every step does around its work: quiet libraries, one line for an error, an exit code."""
 
-import errno
 import importlib.util
 import os
 import re
@@ -12,7 +11,9 @@ from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
 from components.common.errors import ConfigError, FlowersError, UserError
+from components.common.processes import end_with_run
 from components.common.progress import say
+from components.common.resources import lacking_resource
 
 _TOOK = re.compile(r"took (?P<seconds>[\d.]+) s")
 _FAILURE = re.compile(r"(?P<step>[\w-]+): exit (?P<exit_code>\d+): (?P<message>.+)")
@@ -86,23 +87,24 @@ def run_step(name: str) -> Iterator[None]:
     """Runs a step's body so that it ends the same way in a shell, in a container and under KFP.
 
     An error of the exception tree becomes one line, `<step>: exit <code>: <message>`, and the
-    process exits with its code; so does a full disk. Anything else is a fault of ours and keeps its
-    traceback.
+    process exits with its code; so does a full disk, or whatever else the machine lacks. Anything
+    else is a fault of ours and keeps its traceback.
 
     Args:
         name: The step as its task is called, e.g. `ingest-examples`.
     """
+    end_with_run()
     began = time.monotonic()
     try:
         yield
         say(name, f"took {time.monotonic() - began:.2f} s")
     except FlowersError as error:
         _fail(name, error)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        message = lacking_resource(error)
+        if not message:
             raise
-        where = f" for {error.filename}" if error.filename else ""
-        _fail(name, UserError(f"no space left on the disk{where}: free some and start again"))
+        _fail(name, UserError(message))
 
 
 def _fail(name: str, error: FlowersError) -> NoReturn:

@@ -24,6 +24,7 @@ _CRC = struct.Struct("<I")
 _HEADER = _LENGTH.size + _CRC.size
 # What a damaged length may ask for at most; no example of ours comes near.
 _MAX_PAYLOAD = 1 << 30
+_PIECE = 1 << 24
 
 
 def shard_name(split: str, index: int, shards: int, count: int) -> str:
@@ -108,13 +109,24 @@ def _read_record(file: BinaryIO, header: bytes, offset: int) -> Record:
     (length,) = _LENGTH.unpack_from(header)
     if header[_LENGTH.size :] != _masked_crc(header[: _LENGTH.size]) or length > _MAX_PAYLOAD:
         return Record(offset, -1, None, "the checksum of a length is wrong")
-    payload = file.read(length)
+    payload = _read_up_to(file, length)
     crc = file.read(_CRC.size)
     if len(payload) < length or len(crc) < _CRC.size:
         return Record(offset, -1, None, "cut in the middle of a record")
     if crc != _masked_crc(payload):
         return Record(offset, length, None, "the checksum of a record is wrong")
     return Record(offset, length, payload)
+
+
+def _read_up_to(file: BinaryIO, length: int) -> bytes:
+    """Reads so many bytes, or what there is; asks for memory only as the bytes come."""
+    if length <= _PIECE:
+        return file.read(length)
+    pieces = []
+    while length > 0 and (piece := file.read(min(length, _PIECE))):
+        pieces.append(piece)
+        length -= len(piece)
+    return b"".join(pieces)
 
 
 def payload_place(record: Record) -> tuple[int, int]:

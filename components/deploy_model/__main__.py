@@ -15,6 +15,7 @@ from components.deploy_model.config import DeployConfig, ServingConfig
 @click.option("--examples", type=PATH, required=True, help="Examples of ingest-examples.")
 @click.option("--saved-model", type=PATH, required=True, help="SavedModel of export-model.")
 @click.option("--evaluation", type=PATH, required=True, help="JSON file of evaluate-model.")
+@click.option("--verdict", type=PATH, required=True, help="JSON file of gate-model.")
 @click.option("--registry", required=True, help="A folder, or vertex://PROJECT/REGION.")
 @click.option("--model-name", default="flowers", show_default=True, help="Model and endpoint.")
 @click.option("--run-name", default="by-hand", show_default=True, help="Label of the version.")
@@ -25,6 +26,7 @@ def command(
     examples: Path,
     saved_model: Path,
     evaluation: Path,
+    verdict: Path,
     registry: str,
     model_name: str,
     run_name: str,
@@ -44,7 +46,7 @@ def command(
         config = build(DeployConfig, read_mapping(deploy_config))
         serving = build(ServingConfig, read_mapping(serving_config))
         with open_registry(registry, model_name, serving) as opened:
-            deploy(examples, saved_model, evaluation, opened, config, run_name, output)
+            deploy(examples, saved_model, evaluation, verdict, opened, config, run_name, output)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ def deploy_model(
     examples: Input[Dataset],
     saved_model: Input[Model],
     evaluation: Input[Metrics],
+    verdict: Input[Artifact],
     registry: str,
     model_name: str,
     run_name: str,
@@ -24,6 +25,7 @@ def deploy_model(
         examples: Data set that was evaluated on.
         saved_model: SavedModel of `export_model`.
         evaluation: Figures of `evaluate_model`.
+        verdict: Decision of `gate_model`.
         registry: A folder, or `vertex://PROJECT/REGION`.
         model_name: Name of the model and of its endpoint.
         run_name: Name of the run, for the labels of the version.
@@ -33,9 +35,13 @@ def deploy_model(
     """
     from pathlib import Path
 
+    from components.common.lineage import check_stamps
     from components.common.step import import_tensorflow_quietly, run_step
 
     with run_step("deploy-model"):
+        check_stamps(
+            examples=examples, saved_model=saved_model, evaluation=evaluation, verdict=verdict
+        )
         import_tensorflow_quietly()
         from components.common.config import build
         from components.deploy_model.config import DeployConfig, ServingConfig
@@ -48,6 +54,7 @@ def deploy_model(
                 Path(examples.path),
                 Path(saved_model.path),
                 Path(evaluation.path),
+                Path(verdict.path),
                 opened,
                 config,
                 run_name,

@@ -8,8 +8,10 @@ from components.common.config import read_mapping, to_json
 from components.common.dataset import load_dataset
 from components.common.errors import ChampionStaysError, ConfigError, DataError, FlowersError
 from components.common.evaluation import Evaluation, load_evaluation, percent
+from components.common.lineage import saved_model_digest
 from components.common.outputs import staged
 from components.common.progress import say
+from components.common.verdict import Verdict, require_blessing
 from components.deploy_model.champion import Comparison, compare
 from components.deploy_model.config import DeployConfig
 from components.deploy_model.registries import prober
@@ -51,6 +53,7 @@ def deploy(
     examples: Path,
     saved_model: Path,
     evaluation: Path,
+    verdict: Path,
     registry: Registry,
     config: DeployConfig,
     run: str,
@@ -62,6 +65,7 @@ def deploy(
         examples: Data set with the test split that was evaluated on.
         saved_model: SavedModel of `export_model`.
         evaluation: JSON file of `evaluate_model` for this model.
+        verdict: JSON file of `gate_model` for this evaluation.
         registry: Where to.
         config: When and how.
         run: Name of the run, for the labels.
@@ -70,11 +74,13 @@ def deploy(
     Raises:
         ChampionStaysError: The champion is at least as good.
         DataError: The inputs do not belong together.
+        GateClosedError: The gate is closed.
         RolledBackError: The canary failed; traffic is what it was before.
     """
     dataset = load_dataset(examples)
     scores = load_evaluation(evaluation)
-    candidate = _candidate(saved_model, scores, dataset.fingerprint, run)
+    decision = require_blessing(verdict, evaluation)
+    candidate = _candidate(saved_model, scores, decision, dataset.fingerprint, run)
     photos = test_photos(dataset)
     with staged(deployment) as (path,):
         result = decide_and_roll_out(registry, candidate, photos, config, predict)
@@ -85,18 +91,27 @@ def deploy(
     return result
 
 
-def _candidate(saved_model: Path, scores: Evaluation, fingerprint: str, run: str) -> Candidate:
+def _candidate(
+    saved_model: Path, scores: Evaluation, decision: Verdict, fingerprint: str, run: str
+) -> Candidate:
     """The model with its papers, which must belong together."""
     metadata = read_mapping(str(saved_model / _METADATA_FILE))
     for name, expected, received in (
         ("model", scores.model_digest, metadata.get("model_digest")),
         ("data set", scores.data_fingerprint, fingerprint),
+        ("export", decision.evaluation_digest, metadata.get("evaluation_digest")),
     ):
         if expected != received:
             raise DataError(
                 f"the evaluation is of another {name}: expected digest {expected[:12]}, received "
                 f"{str(received)[:12]}; give what belongs together"
             )
+    written, found = str(metadata.get("files_digest")), saved_model_digest(saved_model)
+    if written != found:
+        raise DataError(
+            f"model {saved_model}: expected the files that export_model wrote, digest "
+            f"{written[:12]}, received {found[:12]}; they were changed, so export anew"
+        )
     labels = {
         "run": run,
         "data": scores.data_fingerprint,

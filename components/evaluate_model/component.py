@@ -25,9 +25,13 @@ def evaluate_model(
     """
     from pathlib import Path
 
+    from components.common.config import to_json
+    from components.common.lineage import check_stamps, stamp
+    from components.common.outputs import write_text
     from components.common.step import import_tensorflow_quietly, run_step
 
     with run_step("evaluate-model"):
+        check_stamps(examples=examples, model=model)
         import_tensorflow_quietly()
         from components.evaluate_model.evaluate import evaluate
 
@@ -36,6 +40,8 @@ def evaluate_model(
         )
         for name in ("accuracy", "accuracy_low", "accuracy_high", "loss", "examples"):
             evaluation.log_metric(name, getattr(result, name))
-        confusion.log_confusion_matrix(
-            list(result.class_names), [list(row) for row in result.confusion]
-        )
+        stamp(evaluation)
+        matrix = [list(row) for row in result.confusion]
+        confusion.log_confusion_matrix(list(result.class_names), matrix)
+        # KFP takes a task from its local cache only if every output is there as a file.
+        write_text(Path(confusion.path), to_json(matrix))

@@ -18,7 +18,9 @@ from components.common.errors import DataError, FlowersError
 from components.common.evaluation import ClassScore, Evaluation, percent, wilson_interval
 from components.common.examples import parse_features
 from components.common.grad_cam import make_explain
-from components.common.models import ModelMetadata, load_metadata, load_model, model_digest
+from components.common.lineage import check_records
+from components.common.model_files import ModelMetadata, load_metadata, model_digest
+from components.common.models import load_model
 from components.common.outputs import staged
 from components.common.progress import progress, say
 from components.common.tfrecords import read_shard
@@ -91,6 +93,7 @@ def evaluate(examples: Path, model: Path, evaluation: Path, report: Path) -> Eva
     dataset = load_dataset(examples)
     metadata = load_metadata(model)
     _check(dataset, metadata)
+    check_records(dataset)
     with staged(report, evaluation) as (staged_report, staged_evaluation):
         net = load_model(model)
         scores = _score(dataset, net)

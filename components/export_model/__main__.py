@@ -17,6 +17,7 @@ _MAPPING: dict[str, Any] = {"default": "{}", "metavar": "FILE|JSON"}
 @click.option("--examples", type=PATH, required=True, help="Examples of ingest-examples.")
 @click.option("--model", type=PATH, required=True, help="Model of train-model.")
 @click.option("--evaluation", type=PATH, required=True, help="JSON file of evaluate-model.")
+@click.option("--verdict", type=PATH, required=True, help="JSON file of gate-model.")
 @click.option("--output", type=PATH, required=True, help="Folder to make.")
 @click.option("--export-config", **_MAPPING, help="Formats and card: section export of a recipe.")
 @click.option("--images", default="", help="Where the photos are, for licence and credits.")
@@ -27,6 +28,7 @@ def command(
     examples: Path,
     model: Path,
     evaluation: Path,
+    verdict: Path,
     output: Path,
     export_config: str,
     images: str,
@@ -49,7 +51,7 @@ def command(
 
         with staged(output) as (folder,):
             outputs = Outputs(folder / "saved_model", folder / "exports", folder / "report.html")
-            export(examples, model, evaluation, outputs, config, origin)
+            export(examples, model, evaluation, verdict, outputs, config, origin)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from components.common.config import read_mapping
 from components.common.dataset import Dataset
 from components.common.errors import UserError
 from components.common.evaluation import Evaluation, class_intervals, percent
-from components.common.models import ModelMetadata
+from components.common.model_files import ModelMetadata
 from components.export_model.checks import FormatCheck
 from components.export_model.config import ExportConfig, Origin
 from components.export_model.photos import PhotoRights

@@ -11,6 +11,7 @@ def export_model(
     examples: Input[Dataset],
     model: Input[Model],
     evaluation: Input[Metrics],
+    verdict: Input[Artifact],
     saved_model: Output[Model],
     exports: Output[Artifact],
     report: Output[HTML],
@@ -26,6 +27,7 @@ def export_model(
         examples: Data set that was evaluated on.
         model: Model of `train_model`.
         evaluation: Figures of `evaluate_model`.
+        verdict: Decision of `gate_model`.
         saved_model: SavedModel; see `components.export_model.export` for its signatures.
         exports: Keras, LiteRT and ONNX files, the model card, and what was found out about each.
         report: Page about the export.
@@ -38,6 +40,7 @@ def export_model(
     from pathlib import Path
 
     from components.common.config import build
+    from components.common.lineage import check_stamps, stamp
     from components.common.step import import_tensorflow_quietly, run_step
 
     with run_step("export-model"):
@@ -45,6 +48,7 @@ def export_model(
 
         config = build(ExportConfig, export_config)
         origin = Origin(images, manifest, model_config, train_config)
+        check_stamps(examples=examples, model=model, evaluation=evaluation, verdict=verdict)
         import_tensorflow_quietly()
         from components.export_model.export import Outputs, export
 
@@ -52,10 +56,12 @@ def export_model(
             Path(examples.path),
             Path(model.path),
             Path(evaluation.path),
+            Path(verdict.path),
             Outputs(Path(saved_model.path), Path(exports.path), Path(report.path)),
             config,
             origin,
         )
+        stamp(saved_model, exports)
         saved_model.metadata["framework"] = "tensorflow"
         exports.metadata["formats"] = ", ".join(check.name for check in checks)
         exports.metadata["flagged"] = ", ".join(check.name for check in checks if check.flagged)

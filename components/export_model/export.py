@@ -17,10 +17,13 @@ from components.common.errors import DataError, FlowersError
 from components.common.evaluation import Evaluation, load_evaluation
 from components.common.examples import parse_features
 from components.common.grad_cam import make_explain
-from components.common.models import ModelMetadata, load_metadata, load_model, model_digest
+from components.common.lineage import saved_model_digest
+from components.common.model_files import ModelMetadata, load_metadata, model_digest
+from components.common.models import load_model
 from components.common.outputs import staged
 from components.common.progress import progress, say
 from components.common.tfrecords import read_shard
+from components.common.verdict import Verdict, require_blessing
 from components.export_model.card import make_card, to_markdown
 from components.export_model.checks import FormatCheck, Tally
 from components.export_model.config import ExportConfig, Origin
@@ -60,6 +63,7 @@ def export(
     examples: Path,
     model: Path,
     evaluation: Path,
+    verdict: Path,
     outputs: Outputs,
     config: ExportConfig | None = None,
     origin: Origin | None = None,
@@ -79,6 +83,7 @@ def export(
         examples: Data set with the test split that was evaluated on.
         model: Model folder of `train_model`.
         evaluation: JSON file of `evaluate_model` for this model and this data set.
+        verdict: JSON file of `gate_model` for this evaluation.
         outputs: What to make.
         config: Which formats, and what the card says.
         origin: Where the model comes from, for the card.
@@ -88,7 +93,9 @@ def export(
 
     Raises:
         ConfigError: A format needs a package that is absent.
-        DataError: The evaluation is of another model or data set, or an input is damaged.
+        DataError: The evaluation is of another model or data set, the verdict of another
+            evaluation, an input is damaged, or the model does not have so many right.
+        GateClosedError: The gate is closed.
         FlowersError: The exported model disagrees with the evaluated one on a test image.
     """
     config, origin = config or ExportConfig(), origin or Origin()
@@ -96,6 +103,7 @@ def export(
         require_onnx()
     dataset = load_dataset(examples)
     scores = load_evaluation(evaluation)
+    decision = require_blessing(verdict, evaluation)
     _check_origin(dataset, model, scores)
     net, metadata = load_model(model), load_metadata(model)
     rights = find_rights(origin.images, origin.manifest, config.licence)
@@ -104,9 +112,10 @@ def export(
         _write(net, metadata, saved)
         files = [copy_keras(model, folder), *_write_others(net, dataset, folder, config)]
         checks = _compare(net, saved, files, dataset)
+        _check_counts(checks[0], scores)
         card = make_card(metadata, dataset, scores, checks, rights, config, origin, model)
         _write_card(card, rights.licence_text, [folder, saved / EXTRA])
-        _write_metadata(metadata, scores, saved / METADATA_FILE)
+        _write_metadata(metadata, scores, decision, saved)
         listed = to_json([dataclasses.asdict(check) for check in checks])
         (folder / "exports.json").write_text(listed, encoding="utf-8")
         write_report(checks, to_markdown(card), report)
@@ -130,6 +139,17 @@ def _check_origin(dataset: Dataset, model: Path, scores: Evaluation) -> None:
                 f"the evaluation is of another {name}: expected digest {expected[:12]}, received "
                 f"{received[:12]}; evaluate this {name} first"
             )
+
+
+def _check_counts(check: FormatCheck, scores: Evaluation) -> None:
+    """What the evaluation says must be what is counted here."""
+    counted = (round(check.accuracy * check.examples), check.examples)
+    if counted != (scores.correct, scores.examples):
+        raise DataError(
+            f"the evaluation says that {scores.correct} of {scores.examples} test images are "
+            f"right, and {counted[0]} of {counted[1]} are: it was changed, so evaluate the model "
+            "anew"
+        )
 
 
 def _write(net: keras.Model, metadata: ModelMetadata, folder: Path) -> None:
@@ -194,7 +214,9 @@ def _payloads(dataset: Dataset, split: str) -> Iterator[bytes]:
         yield from read_shard(shard)
 
 
-def _write_metadata(metadata: ModelMetadata, scores: Evaluation, path: Path) -> None:
+def _write_metadata(
+    metadata: ModelMetadata, scores: Evaluation, decision: Verdict, saved_model: Path
+) -> None:
     content: dict[str, Any] = {
         "class_names": metadata.class_names,
         "image_size": metadata.image_size,
@@ -205,7 +227,11 @@ def _write_metadata(metadata: ModelMetadata, scores: Evaluation, path: Path) -> 
         "accuracy": scores.accuracy,
         "accuracy_interval": [scores.accuracy_low, scores.accuracy_high],
         "test_examples": scores.examples,
+        "evaluation_digest": decision.evaluation_digest,
+        "threshold": decision.threshold,
+        "files_digest": saved_model_digest(saved_model),
     }
+    path = saved_model / METADATA_FILE
     path.write_text(to_json(content), encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.common.errors import ConfigError
-from components.common.models import MODEL_FILE
+from components.common.model_files import MODEL_FILE
 
 # `uint8` [batch, side, side, 3] -> `float32` [batch, classes].
 Predict = Callable[[np.ndarray], np.ndarray]

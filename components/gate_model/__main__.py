@@ -10,6 +10,7 @@ from components.common.step import run_step
 
 
 @click.command("gate-model")
+@click.option("--model", type=PATH, required=True, help="Model of train-model.")
 @click.option("--evaluation", type=PATH, required=True, help="JSON file of evaluate-model.")
 @click.option(
     "--threshold",
@@ -17,7 +18,7 @@ from components.common.step import run_step
     help="Smallest top-1 accuracy, above 0 and at most 1; without it the gate stays closed.",
 )
 @click.option("--output", type=PATH, required=True, help="JSON file to make, the verdict.")
-def command(evaluation: Path, threshold: float | None, output: Path) -> None:
+def command(model: Path, evaluation: Path, threshold: float | None, output: Path) -> None:
     """Decides whether a model may be exported; exit code 3 says no.
 
     The verdict with its reason is written either way.
@@ -25,7 +26,7 @@ def command(evaluation: Path, threshold: float | None, output: Path) -> None:
     with run_step("gate-model"):
         from components.gate_model.gate import gate
 
-        verdict = gate(evaluation, threshold, output)
+        verdict = gate(model, evaluation, threshold, output)
         if not verdict.blessed:
             raise GateClosedError(f"gate closed: {verdict.reason}")
 

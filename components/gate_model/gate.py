@@ -5,31 +5,17 @@ import math
 from pathlib import Path
 from typing import NoReturn
 
-from components.common.config import build, read_mapping, to_json
+from components.common.config import to_json
 from components.common.errors import GateClosedError
 from components.common.evaluation import Evaluation, load_evaluation, percent
+from components.common.files import file_digest
+from components.common.model_files import ModelMetadata, load_metadata, model_digest
 from components.common.outputs import staged
 from components.common.progress import say
+from components.common.verdict import Verdict, load_verdict
 from components.gate_model.config import EXPECTED, is_threshold
 
 STEP = "gate-model"
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What the gate decided.
-
-    Attributes:
-        blessed: Whether the model may be exported.
-        reason: Why, in one sentence.
-        threshold: What was asked for; None when nobody set it.
-        accuracy: What the model reached; None when it is not a number.
-    """
-
-    blessed: bool
-    reason: str
-    threshold: float | None
-    accuracy: float | None
 
 
 def decide(evaluation: Evaluation, threshold: float | None) -> Verdict:
@@ -115,18 +101,52 @@ def _inconsistency(evaluation: Evaluation) -> str:
     return ""
 
 
-def gate(evaluation: Path, threshold: float | None, verdict: Path) -> Verdict:
-    """Decides on an evaluation file and writes the verdict.
+def chain_objection(evaluation: Evaluation, model: ModelMetadata) -> str:
+    """Why an evaluation is not of a model, or nothing.
 
     Args:
+        evaluation: How a model did.
+        model: What describes the model that asks to pass.
+    """
+    pairs = {
+        "model": (evaluation.model_digest, model.digest),
+        "training": (evaluation.model_data_fingerprint, model.data_fingerprint),
+    }
+    for name, (expected, received) in pairs.items():
+        if expected != received:
+            return (
+                f"the evaluation is of another {name} ({expected[:12] or 'unknown'}) than the "
+                f"model that is to pass ({received[:12] or 'unknown'})"
+            )
+    if evaluation.model_class_names != model.class_names:
+        return (
+            f"the evaluation is of a model with the classes {list(evaluation.model_class_names)}, "
+            f"the one that is to pass has {list(model.class_names)}"
+        )
+    return ""
+
+
+def gate(model: Path, evaluation: Path, threshold: float | None, verdict: Path) -> Verdict:
+    """Decides on a model by its evaluation and writes the verdict.
+
+    Args:
+        model: Model folder of `train_model`.
         evaluation: JSON file of `evaluate_model`.
         threshold: Smallest top-1 accuracy; None when nobody set it.
         verdict: JSON file to make.
 
     Raises:
-        DataError: The evaluation is absent or damaged.
+        DataError: The model or the evaluation is absent or damaged.
     """
-    decision = decide(load_evaluation(evaluation), threshold)
+    scores = load_evaluation(evaluation)
+    digest = model_digest(model)
+    decision = decide(scores, threshold)
+    objection = chain_objection(scores, load_metadata(model))
+    if objection:
+        decision = dataclasses.replace(decision, blessed=False, reason=objection)
+    decision = dataclasses.replace(
+        decision, model_digest=digest, evaluation_digest=file_digest(evaluation)
+    )
     with staged(verdict) as (staged_verdict,):
         staged_verdict.write_text(to_json(dataclasses.asdict(decision)), encoding="utf-8")
     say(STEP, f"gate {'open' if decision.blessed else 'closed'}: {decision.reason}")
@@ -142,5 +162,4 @@ def refuse(verdict: Path) -> NoReturn:
     Raises:
         GateClosedError: Always, with the reason of the verdict.
     """
-    decision = build(Verdict, read_mapping(str(verdict)))
-    raise GateClosedError(f"gate closed: {decision.reason}")
+    raise GateClosedError(f"gate closed: {load_verdict(verdict).reason}")

@@ -40,6 +40,7 @@ def ingest_examples(
     """
     from pathlib import Path
 
+    from components.common.lineage import stamp
     from components.common.step import run_step
 
     with run_step("ingest-examples"):
@@ -52,6 +53,7 @@ def ingest_examples(
         from components.ingest_examples.ingest import ingest
 
         result = ingest(photos, config, Path(examples.path), Path(report.path))
+        stamp(examples)
         examples.metadata["fingerprint"] = result.dataset.fingerprint
         examples.metadata["class_names"] = list(result.dataset.class_names)
         examples.metadata["counts"] = dict(result.dataset.counts)

@@ -3,7 +3,6 @@
 The functions are those of `work.py`, whichever runner calls them.
 """
 
-import gc
 import itertools
 import os
 import sys
@@ -19,6 +18,7 @@ from types import TracebackType
 from typing import Protocol, TypeVar
 
 from components.common.errors import FlowersError
+from components.common.processes import end_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -60,7 +60,7 @@ class LocalRunner:
     def __enter__(self) -> "LocalRunner":
         if self._workers > 1:
             self._pool = ProcessPoolExecutor(
-                self._workers, mp_context=_context(), initializer=gc.freeze
+                self._workers, mp_context=_context(), initializer=end_with_parent
             )
             # The processes start here, while this one has no other thread.
             self._pool.submit(os.getpid).result()

@@ -36,6 +36,7 @@ def train_model(
     """
     from pathlib import Path
 
+    from components.common.lineage import check_stamps, stamp
     from components.common.step import run_step
 
     with run_step("train-model"):
@@ -48,6 +49,7 @@ def train_model(
         training = build(TrainConfig, train_config, "train")
         saving = CheckpointConfig(Path(checkpoint) if checkpoint else None, checkpoint_steps)
         devices = build(AcceleratorConfig, accelerator, "accelerator")
+        check_stamps(examples=examples, augmented=augmented)
         with open_accelerator(devices) as opened:
             # Keras takes its backend when it is imported.
             from components.train_model.train import train
@@ -64,6 +66,7 @@ def train_model(
                 opened,
             )
         model.metadata["framework"] = "keras"
+        stamp(model)
         for name, value in result.metrics().items():
             metrics.log_metric(name, value)
 
@@ -100,11 +103,13 @@ def train_model_on_hosts(
     """
     from pathlib import Path
 
+    from components.common.lineage import check_stamps, stamp
     from components.common.step import run_step
 
     with run_step("train-model"):
         from components.train_model.on_hosts import Places, train_on_hosts
 
+        check_stamps(examples=examples, augmented=augmented)
         figures = train_on_hosts(
             Places(examples.uri, augmented.uri, model.uri, checkpoint),
             model_config,
@@ -117,5 +122,6 @@ def train_model_on_hosts(
             Path(report.path),
         )
         model.metadata["framework"] = "keras"
+        stamp(model)
         for name, value in figures.items():
             metrics.log_metric(name, value)

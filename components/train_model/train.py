@@ -12,7 +12,8 @@ import keras
 from components.common.config import to_json
 from components.common.dataset import Dataset, load_dataset
 from components.common.errors import ConfigError, DataError
-from components.common.models import ModelMetadata, save_model
+from components.common.model_files import ModelMetadata
+from components.common.models import save_model
 from components.common.outputs import staged
 from components.common.progress import progress, say, silence
 from components.train_model.accelerators import Accelerator, AcceleratorConfig, open_accelerator
@@ -109,6 +110,12 @@ def _check(
                 f"{name} of the augmented examples: expected {expected} as the examples have, "
                 f"received {received}; augment these examples"
             )
+    made_from = augmented.source_fingerprint or augmented.fingerprint
+    if made_from != examples.fingerprint:
+        raise DataError(
+            f"augmented examples: expected some made from the examples ({examples.fingerprint[:12]}"
+            f"), received some made from {made_from[:12]}; augment these examples"
+        )
     count = augmented.counts.get("train", 0)
     batch = config.batch_size(accelerator.replicas)
     if count < batch:
@@ -159,7 +166,7 @@ def _train(
             devices=accelerator.describe(),
         )
         if output is not None:
-            _save(checkpoint, model_config, examples, output)
+            _save(checkpoint, model_config, examples, augmented, output)
             _copy_logs(checkpoint.folder / LOGS_FOLDER, output / LOGS_FOLDER)
             content = to_json(dataclasses.asdict(result))
             (output / HISTORY_FILE).write_text(content, encoding="utf-8")
@@ -267,7 +274,13 @@ def _copy_logs(source: Path, target: Path) -> None:
             shutil.copyfile(file, target / folder.name / f"events.out.tfevents.{number:05d}")
 
 
-def _save(checkpoint: Checkpoint, config: ModelConfig, examples: Dataset, output: Path) -> None:
+def _save(
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    examples: Dataset,
+    augmented: Dataset,
+    output: Path,
+) -> None:
     """Saves the net in float32, for one size and without optimizer: later steps only predict."""
     size = config.net_size(examples.image_size)
     bare = build_model(config, size, len(examples.class_names))
@@ -283,5 +296,6 @@ def _save(checkpoint: Checkpoint, config: ModelConfig, examples: Dataset, output
         data_fingerprint=examples.fingerprint,
         architecture=config.name,
         parameters=parameters,
+        augmented_fingerprint=augmented.fingerprint,
     )
     save_model(bare, metadata, output)

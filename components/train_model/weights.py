@@ -13,7 +13,8 @@ import numpy as np
 from components.common import storage
 from components.common.errors import ConfigError, DataError
 from components.common.files import file_digest
-from components.common.models import METADATA_FILE, MODEL_FILE, load_metadata, load_model
+from components.common.model_files import METADATA_FILE, MODEL_FILE, load_metadata
+from components.common.models import load_model
 from components.train_model.architectures import (
     IMAGENET,
     NO_WEIGHTS,

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import fcntl
 import hashlib
 import os
 import re
@@ -16,16 +17,18 @@ from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
-from components.common.config import read_mapping, to_json
+from components.common.config import build, read_mapping, to_json
 from components.common.errors import ConfigError, GateClosedError, UserError
 from components.common.files import DATASET_FILE
-from components.common.outputs import write_text
+from components.common.outputs import remove, write_text
 from components.common.progress import parse_line, parse_message
 from components.common.step import Failure, parse_failure, parse_took
 from components.ingest_examples.config import PhotosConfig
 from components.train_model.accelerators import AcceleratorConfig
+from components.train_model.architectures import ModelConfig
+from pipelines.code import code_digest
 from pipelines.console import Console, open_console
 from pipelines.recipe import (
     ANY_ACCELERATOR,
@@ -34,7 +37,7 @@ from pipelines.recipe import (
     Recipe,
     pipeline_parameters,
 )
-from pipelines.targets.runners import Runner, find_inputs, find_weights
+from pipelines.targets.runners import Inputs, Runner, find_inputs, find_weights
 
 RUN_FILE = "run.json"
 LOG_FILE = "run.log"
@@ -44,6 +47,11 @@ STEPS_LINK = "steps"
 ROOT = ".kfp"
 # Of the training, below it; goes when the run has its verdict.
 CHECKPOINT = "checkpoint"
+# What KFP notes of tasks that are done, below it, for a run that goes on.
+CACHE = "cache"
+# How a run may have ended that has something left to do; one that was killed never says more than
+# that it is running.
+RESUMABLE = ("running", "failed", "interrupted")
 DEPLOY_TASK = "deploy-model"
 EXIT_INTERRUPTED = 130
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
@@ -64,7 +72,7 @@ class Run:
         self.folder = folder
         self.content = content
         self.failure: Failure | None = None
-        self._began = time.monotonic()
+        self._began = time.monotonic() - content["seconds"]
 
     def save(self, **changes: Any) -> None:
         """Changes entries of `run.json` and writes it."""
@@ -128,11 +136,112 @@ def run_local(
     inputs = find_inputs(photos, recipe.model)
     images = runner.check(inputs)
     run = _new_run(photos, recipe, recipe_name, output, runner, images, deployment, accelerator)
-    run.save(hourly_price=hourly_price)
+    with _open_log(run.folder) as log:
+        run.save(hourly_price=hourly_price)
+        return _carry_out(run, runner, inputs, log)
+
+
+def resume_local(folder: Path, runner: Runner) -> int:
+    """Goes on with a run that was killed, interrupted or failed.
+
+    What was done stays: the outputs of tasks that ended well, and the checkpoint of the training.
+
+    Args:
+        folder: Folder of the run.
+        runner: How tasks are run, the same as before.
+
+    Returns:
+        Exit code, as of `run_local`.
+
+    Raises:
+        ConfigError: The run has ended, still runs, or was begun by other code or other images.
+    """
+    with _open_log(folder) as log:
+        content = read_mapping(str(folder / RUN_FILE))
+        parameters = content["parameters"]
+        inputs = find_inputs(
+            build(PhotosConfig, {key: parameters[key] for key in _PHOTOS_KEYS}),
+            build(ModelConfig, parameters["model_config"]),
+        )
+        _check_resumable(folder, content, runner, runner.check(inputs))
+        run = Run(folder, content)
+        done = [name for name, task in content["tasks"].items() if task["state"] == "succeeded"]
+        _remove_unfinished(folder, done)
+        run.save(
+            state="running",
+            exit_code=None,
+            failure=None,
+            pid=os.getpid(),
+            tasks={name: content["tasks"][name] for name in done},
+        )
+        print(f"goes on with {folder}; done before: {', '.join(done) or 'nothing'}", flush=True)
+        return _carry_out(run, runner, inputs, log)
+
+
+_PHOTOS_KEYS = tuple(field.name for field in dataclasses.fields(PhotosConfig))
+
+
+def _check_resumable(
+    folder: Path, content: dict[str, Any], runner: Runner, images: dict[str, str]
+) -> None:
+    """Refuses to go on where the two halves of a run would not be of one piece."""
+    if content["state"] not in RESUMABLE:
+        raise ConfigError(
+            f"--resume {folder}: expected a run that was killed, interrupted or failed, received "
+            f"one that ended: {content['state']}"
+        )
+    for name, expected, received in (
+        ("code and packages", content["versions"], _versions(runner.packages)),
+        ("images", content["images"], images),
+    ):
+        differing = [key for key in expected if received.get(key) != expected[key]]
+        if differing:
+            key = differing[0]
+            raise ConfigError(
+                f"--resume {folder}: expected the {name} that began it, {key} "
+                f"{expected[key]:.19}, received {received.get(key)!s:.19}; start a new run"
+            )
+
+
+def _remove_unfinished(folder: Path, done: list[str]) -> None:
+    """Removes what tasks left that did not end well; nobody would read it."""
+    kept = {(folder / STEPS_LINK / name).resolve() for name in done}
+    for attempt in (folder / ROOT).glob("*/"):
+        if attempt.name not in {CHECKPOINT, CACHE}:
+            for task in attempt.iterdir():
+                if task.resolve() not in kept:
+                    remove(task)
+
+
+@contextlib.contextmanager
+def _open_log(folder: Path) -> Iterator[IO[str]]:
+    """Opens the log of a run and keeps it to this process, until it ends, in whatever way.
+
+    Raises:
+        ConfigError: Another process has it, or there is no such folder.
+    """
+    try:
+        log = (folder / LOG_FILE).open("a", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"run {folder}: {LOG_FILE} cannot be written: {error.strerror}"
+        ) from error
+    with log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"--resume {folder}: it still runs; wait for its end, or stop it"
+            ) from error
+        yield log
+
+
+def _carry_out(run: Run, runner: Runner, inputs: Inputs, log: IO[str]) -> int:
+    """Runs what is left to do and tells how it went; returns the exit code."""
     with _interruptible(), open_console() as console:
         try:
-            with runner.open(inputs, run.folder, images) as kfp_runner:
-                exit_code = _run(run, console, kfp_runner)
+            with runner.open(inputs, run.folder, run.content["images"]) as kfp_runner:
+                exit_code = _run(run, console, kfp_runner, log)
         except _InterruptedRunError:
             exit_code = EXIT_INTERRUPTED
     return _finish(run, exit_code)
@@ -235,44 +344,53 @@ def _input_digests(photos: PhotosConfig, parameters: dict[str, Any]) -> dict[str
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:
-    versions = {"flowers": metadata.version("flowers"), "python": sys.version.split()[0]}
+    versions = {
+        "flowers": metadata.version("flowers"),
+        "code": code_digest(),
+        "python": sys.version.split()[0],
+    }
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return versions
 
 
-def _run(run: Run, console: Console, kfp_runner: Any) -> int:
+def _run(run: Run, console: Console, kfp_runner: Any, log: IO[str]) -> int:
     """Runs the graph; the exit code is that of the step which ended it."""
-    from kfp import local
+    from kfp import dsl, local
 
-    from pipelines.flowers import flowers_pipeline
+    from pipelines.flowers import NAME, graph_with
 
     root = run.folder / ROOT
     # Before a container engine would make it, as root.
-    root.mkdir()
-    local.init(kfp_runner, pipeline_root=str(root))
-    with (run.folder / LOG_FILE).open("w", encoding="utf-8") as log:
-        listener = _Listener(run, root, console, log)
-        try:
-            with contextlib.redirect_stdout(listener):
-                flowers_pipeline(**run.content["parameters"])
-        # KFP raises RuntimeError when a task fails; why is in the line that the step printed. Any
-        # other error is a fault, goes into the log, and must not leave the run without an end.
-        except Exception:
-            listener.write(traceback.format_exc())
-            return run.failure.exit_code if run.failure else 1
+    root.mkdir(exist_ok=True)
+    # The cache is of this run alone, so ingestion too may be taken from it.
+    pipeline = dsl.pipeline(name=NAME)(graph_with(cache_photos=True))
+    local.init(
+        kfp_runner, pipeline_root=str(root), enable_caching=True, cache_root=str(root / CACHE)
+    )
+    listener = _Listener(run, root, console, log)
+    try:
+        with contextlib.redirect_stdout(listener):
+            pipeline(**run.content["parameters"])
+    # KFP raises RuntimeError when a task fails; why is in the line that the step printed. Any
+    # other error is a fault, goes into the log, and must not leave the run without an end.
+    except Exception:
+        listener.write(traceback.format_exc())
+        return run.failure.exit_code if run.failure else 1
     return 0
 
 
 class _Listener:
     """Stands in for standard output while KFP runs: keeps the log and picks out what matters."""
 
-    def __init__(self, run: Run, root: Path, console: Console, log: Any) -> None:
+    def __init__(self, run: Run, root: Path, console: Console, log: IO[str]) -> None:
         self._run = run
         self._root = root
         self._console = console
         self._log = log
+        # Told apart by what was there before, and not by the time in their names: a clock may jump.
+        self._earlier = set(root.iterdir())
         self._rest = ""
         self._started_at = 0.0
 
@@ -318,19 +436,24 @@ class _Listener:
             self._run.task(task, work_seconds=seconds)
 
     def _finish(self, task: str, succeeded: bool) -> None:
-        self._link_steps()
+        self._link(task)
         if task == "ingest-examples":
             self._run.note_fingerprint()
         seconds = round(time.monotonic() - self._started_at, 2)
         self._run.task(task, state="succeeded" if succeeded else "failed", seconds=seconds)
         self._console.finished(task, succeeded, seconds)
 
-    def _link_steps(self) -> None:
+    def _link(self, task: str) -> None:
         """Gives the outputs a short path: KFP puts them below a folder with a time in its name."""
-        link = self._run.folder / STEPS_LINK
-        folders = [one for one in self._root.glob("*") if one.name != CHECKPOINT]
-        if folders and not link.is_symlink():
-            link.symlink_to(folders[0].relative_to(self._run.folder))
+        made = [one for one in self._root.glob(f"*/{task}") if one.parent not in self._earlier]
+        if not made:
+            return
+        link = self._run.folder / STEPS_LINK / task
+        link.parent.mkdir(exist_ok=True)
+        partial = link.with_name(f".{task}")
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(Path("..", made[0].relative_to(self._run.folder)))
+        partial.replace(link)
 
 
 @contextlib.contextmanager

@@ -2,13 +2,17 @@
 
 import contextlib
 import dataclasses
+import os
+import signal
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from components.common import storage
 from components.common.errors import ConfigError
+from components.common.processes import RUN_PROCESS
 from components.common.step import require_tensorflow
 from components.ingest_examples.config import PhotosConfig
 from components.train_model.architectures import IMAGENET, NO_WEIGHTS, ModelConfig
@@ -102,6 +106,52 @@ class Runner(Protocol):
         """
 
 
+@contextlib.contextmanager
+def _replaced(module: Any, name: str, function: Any) -> Iterator[None]:
+    """Puts another function in the place of one of a module meanwhile."""
+    original = getattr(module, name)
+    setattr(module, name, function)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
+
+
+def _told(run: Callable[..., int]) -> Callable[..., int]:
+    """KFP's function that runs a task, which then says if a signal ended it: the task cannot."""
+
+    def run_told(full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
+        code = run(full_command=full_command, env_vars=env_vars)
+        # The shell that KFP puts before the task gives 128 and the number.
+        number = -code if code < 0 else code - 128
+        if number in set(signal.Signals):
+            component = full_command[full_command.index("--function_to_execute") + 1]
+            step = component.replace("_", "-")
+            why = ", most often for lack of memory" if number == signal.SIGKILL else ""
+            print(
+                f"{step}: exit 1: step {step} was killed by {signal.Signals(number).name}{why}; "
+                "go on with flowers run --resume"
+            )
+        return code
+
+    return run_told
+
+
+@contextlib.contextmanager
+def _environment(changes: dict[str, str]) -> Iterator[None]:
+    """Changes what processes that start meanwhile find in their environment."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 class SubprocessRunner:
     """Each task in a process of its own, with the packages of this one."""
 
@@ -124,10 +174,17 @@ class SubprocessRunner:
         folder: Path,
         images: dict[str, str],
     ) -> Iterator[Any]:
-        """KFP's own runner of subprocesses."""
+        """KFP's own runner of subprocesses, which end with this one."""
         from kfp import local
+        from kfp.local import subprocess_task_handler as handler
 
-        with warnings.catch_warnings():
+        with (
+            _replaced(handler, "run_local_subprocess", _told(handler.run_local_subprocess)),
+            # KFP leaves a folder there for every task.
+            tempfile.TemporaryDirectory() as scratch,
+            _environment({RUN_PROCESS: str(os.getpid()), "TMPDIR": scratch}),
+            warnings.catch_warnings(),
+        ):
             # The image is not looked at here, and KFP warns of one without "python" in its name.
             warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"kfp\.local")
             yield local.SubprocessRunner(use_venv=False)

@@ -68,7 +68,7 @@ def make_model(task: Task, batch: int) -> tuple[AugmentedModel, str]:
     """
     architecture = build(ModelConfig, task.model_config, "model")
     config = build(TrainConfig, task.train_config, "train")
-    config = dataclasses.replace(config, global_batch_size=batch * task.cores)
+    config = dataclasses.replace(config, global_batch_size=0, batch_per_replica=batch)
     precision = choose_precision(config.precision, "tpu", architecture.bfloat16_pays_on_cpu())
     size = config.crop_size or task.image_size
     asked = architecture.net_size(task.image_size)

@@ -13,7 +13,7 @@ from components.evaluate_model.evaluate import evaluate
 from components.export_model.config import ExportConfig
 from components.export_model.export import Outputs, export
 from pipelines.image_lock import load_image_lock
-from tests.builders import draw_photo, encode, make_dataset, make_model
+from tests.builders import bless, draw_photo, encode, make_dataset, make_model
 
 pytestmark = pytest.mark.docker
 
@@ -33,7 +33,9 @@ def model(workspace, tmp_path_factory):
     trained = make_model(folder / "model", examples)
     evaluate(examples, trained, folder / "evaluation.json", folder / "evaluation.html")
     outputs = Outputs(folder / "saved_model", folder / "exports", folder / "export.html")
-    export(examples, trained, folder / "evaluation.json", outputs, ExportConfig(litert=False))
+    evaluation = folder / "evaluation.json"
+    verdict = bless(evaluation, folder / "verdict.json")
+    export(examples, trained, evaluation, verdict, outputs, ExportConfig(litert=False))
     return shutil.copytree(outputs.saved_model, workspace / "served")
 
 

@@ -26,7 +26,10 @@ ARGUMENTS = {
         *("--recipe=quick", "--set=train.epochs=2"),
     ],
     "evaluate": ["--examples=/outputs/ingest/examples", "--model=/outputs/train/model"],
-    "gate": ["--evaluation=/outputs/evaluate/evaluation.json", "--threshold=0.05"],
+    "gate": [
+        *("--model=/outputs/train/model", "--evaluation=/outputs/evaluate/evaluation.json"),
+        "--threshold=0.05",
+    ],
     "report": [
         *("--verdict=/outputs/gate", "--evaluation=/outputs/evaluate/evaluation.json"),
         *("--evaluation-page=/outputs/evaluate/report.html", "--run-name=r"),
@@ -35,7 +38,7 @@ ARGUMENTS = {
     ],
     "export": [
         *("--examples=/outputs/ingest/examples", "--model=/outputs/train/model"),
-        "--evaluation=/outputs/evaluate/evaluation.json",
+        *("--evaluation=/outputs/evaluate/evaluation.json", "--verdict=/outputs/gate"),
     ],
 }
 OUTPUTS = {

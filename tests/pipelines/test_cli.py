@@ -74,7 +74,10 @@ def test_step_is_the_same_as_its_module(name):
             ],
             ["'trian'", "train"],
         ),
-        (["step", "gate", "--evaluation", "none.json", "--output", "v"], ["none.json"]),
+        (
+            ["step", "gate", "--model", "m", "--evaluation", "none.json", "--output", "v"],
+            ["none.json"],
+        ),
     ],
 )
 def test_mistake_is_one_line_and_exit_code_2(arguments, words, tmp_path):

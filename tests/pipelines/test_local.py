@@ -37,6 +37,16 @@ STEPS = [
 ]
 
 
+# Where people keep what nobody else may have.
+SECRET = "planted-7c1e"
+PLANTED = {
+    name: f"{SECRET}-{number}"
+    for number, name in enumerate(
+        ("GOOGLE_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "KFP_TOKEN", "PASSWORD", "NETRC")
+    )
+}
+
+
 def start(*arguments, **options):
     command = [sys.executable, "-m", "pipelines", "run", *arguments]
     return subprocess.Popen(
@@ -63,7 +73,8 @@ def photos(tmp_path_factory):
 def open_run(photos, tmp_path_factory):
     output = tmp_path_factory.mktemp("open") / "runs"
     threshold = "--set=gate.threshold=0.01"
-    return Finished(start("--images", photos, "--output", output, *TINY, threshold), output)
+    arguments = ("--images", photos, "--output", output, *TINY, threshold)
+    return Finished(start(*arguments, env={**os.environ, **PLANTED}), output)
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +171,13 @@ class TestGateOpen:
         for step in STEPS:
             assert f"[{step}] started" in open_run.stdout
 
+    def test_nothing_of_the_environment_is_written_down(self, open_run):
+        """Neither run.json, log, report nor any output has a secret that the processes had."""
+        files = [path for path in open_run.folder.rglob("*") if path.is_file()]
+        assert {"run.json", "run.log", "report.html"} <= {path.name for path in files}
+        assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+        assert SECRET not in open_run.stdout + open_run.stderr
+
     def test_log_keeps_what_the_screen_leaves_out(self, open_run):
         log = (open_run.folder / "run.log").read_text()
         assert "KFP Executor" in log
@@ -223,6 +241,24 @@ class TestMistakeInTheData:
 
     def test_no_output_looks_finished(self, mistaken_run):
         assert not (mistaken_run.folder / "steps" / "ingest-examples" / "examples").exists()
+
+
+def test_broken_run_does_not_write_its_environment_down(photos, tmp_path):
+    """A traceback names lines and not values, and so does the log of it."""
+    text = (
+        "from components.ingest_examples import splits\n"
+        "import os\n"
+        "def broken(*_, secret=os.environ['PASSWORD']): raise ZeroDivisionError\n"
+        "splits.near_duplicates = broken\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(text)
+    environment = {**os.environ, **PLANTED, "PYTHONPATH": str(tmp_path)}
+    output = tmp_path / "runs"
+    run = Finished(start("--images", photos, "--output", output, *TINY, env=environment), output)
+    assert run.exit_code == 1
+    files = [path for path in run.folder.rglob("*") if path.is_file()]
+    assert "Traceback" in (run.folder / "run.log").read_text()
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
 
 
 def test_fault_of_ours_is_exit_code_1(photos, tmp_path):

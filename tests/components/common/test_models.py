@@ -13,14 +13,8 @@ import pytest
 
 from components.common.dataset import load_dataset
 from components.common.errors import DataError
-from components.common.models import (
-    METADATA_FILE,
-    MODEL_FILE,
-    load_metadata,
-    load_model,
-    model_digest,
-    save_model,
-)
+from components.common.model_files import METADATA_FILE, MODEL_FILE, load_metadata, model_digest
+from components.common.models import load_model, save_model
 from tests.builders import CLASS_NAMES, make_model
 
 

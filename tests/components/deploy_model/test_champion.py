@@ -49,3 +49,32 @@ def test_p_value_is_the_tail_of_a_coin(gained, lost, p_value):
 def test_photos_must_be_the_same():
     with pytest.raises(ValueError, match="zip"):
         compare([True], [True, False], 0.05)
+
+
+SIGNIFICANCE = st.floats(1e-6, 0.5)
+
+
+@given(PAIRS, SIGNIFICANCE)
+def test_better_is_what_the_test_says(pairs, significance):
+    result = compare(*split(pairs), significance)
+    surely = mcnemar(result.gained, result.lost) <= significance
+    assert result.better == (result.gained > result.lost and surely)
+
+
+@given(PAIRS, SIGNIFICANCE)
+def test_one_photo_less_right_never_helps_a_challenger(pairs, significance):
+    challenger, champion = split(pairs)
+    if compare(challenger, champion, significance).better:
+        return
+    for index, right in enumerate(challenger):
+        if right:
+            worse = [*challenger[:index], False, *challenger[index + 1 :]]
+            assert not compare(worse, champion, significance).better
+
+
+@given(PAIRS, SIGNIFICANCE, st.randoms())
+def test_order_of_the_photos_changes_nothing(pairs, significance, chance):
+    shuffled = list(pairs)
+    chance.shuffle(shuffled)
+    results = [compare(*split(one), significance) for one in (pairs, shuffled)]
+    assert results[0] == results[1]

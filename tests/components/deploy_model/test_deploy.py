@@ -12,7 +12,8 @@ import pytest
 from components.common import gcs
 from components.common.dataset import load_dataset
 from components.common.errors import ChampionStaysError, ConfigError, DataError
-from components.common.models import load_metadata, load_model, save_model
+from components.common.model_files import load_metadata
+from components.common.models import load_model, save_model
 from components.common.patience import Patience
 from components.common.vertex import ENDPOINT_VARIABLE, Vertex
 from components.deploy_model.config import DeployConfig, ServingConfig
@@ -28,7 +29,7 @@ from components.deploy_model.vertex_registry import VertexRegistry
 from components.evaluate_model.evaluate import evaluate
 from components.export_model.config import ExportConfig
 from components.export_model.export import Outputs, export
-from tests.builders import make_dataset, make_model
+from tests.builders import bless, make_dataset, make_model
 from tests.fakes.vertex import PROJECT, REGION, serve_vertex
 
 HASTY = Patience(request=10.0, first_wait=0.0, tries=4, operation=5.0, poll=0.0, settle=0.05)
@@ -53,7 +54,9 @@ class Made:
         self.scores = evaluate(examples, self.model, self.evaluation, folder / "report.html")
         self.saved_model = folder / "saved_model"
         outputs = Outputs(self.saved_model, folder / "exports", folder / "export.html")
-        export(examples, self.model, self.evaluation, outputs, ExportConfig(litert=False))
+        self.verdict = bless(self.evaluation, folder / "verdict.json")
+        config = ExportConfig(litert=False)
+        export(examples, self.model, self.evaluation, self.verdict, outputs, config)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,10 @@ def models(tmp_path_factory, examples):
 
 
 def deploy_one(registry, examples, made, output, config=CONFIG):
-    return deploy(examples, made.saved_model, made.evaluation, registry, config, "run 1", output)
+    return deploy(
+        *(examples, made.saved_model, made.evaluation, made.verdict),
+        *(registry, config, "run 1", output),
+    )
 
 
 class TestFolder:
@@ -100,6 +106,7 @@ class TestFolder:
         command = [
             *(sys.executable, "-m", "components.deploy_model", "--examples", examples),
             *("--saved-model", made.saved_model, "--evaluation", made.evaluation),
+            *("--verdict", made.verdict),
             *("--registry", tmp_path / "registry", "--output", tmp_path / "2.json"),
             *("--deploy-config", '{"significance": 0.5}'),
         ]
@@ -117,7 +124,8 @@ class TestFolder:
             pytest.raises(DataError, match="the evaluation is of another model"),
         ):
             deploy(
-                examples, good.saved_model, bad.evaluation, registry, CONFIG, "r", tmp_path / "d"
+                *(examples, good.saved_model, bad.evaluation, bad.verdict),
+                *(registry, CONFIG, "r", tmp_path / "d"),
             )
         assert not (tmp_path / "registry" / "flowers" / "versions").exists()
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import keras
@@ -7,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.common.dataset import load_dataset
+from components.common.dataset import fingerprint, load_dataset
 from components.common.errors import DataError, FlowersError
 from components.common.evaluation import load_evaluation, wilson_interval
-from components.common.models import ModelMetadata, model_digest, save_model
+from components.common.model_files import ModelMetadata, model_digest
+from components.common.models import save_model
+from components.common.tfrecords import read_shard
 from components.evaluate_model.calibration import calibration_bins, calibration_error
 from components.evaluate_model.evaluate import evaluate
 from components.evaluate_model.report import Mistake, write_report
@@ -85,6 +88,16 @@ def test_no_overlap_where_there_is_none(evaluated):
     assert evaluated[0].train_overlap == 0
 
 
+def fingerprint_of(folder, splits):
+    """Fingerprint of the records that lie in a folder."""
+    return fingerprint(
+        (split, hashlib.sha256(payload).digest())
+        for split in splits
+        for shard in (folder / split).iterdir()
+        for payload in read_shard(shard)
+    )
+
+
 def test_test_images_in_train_are_counted(tmp_path, examples, model):
     leaky = make_dataset(tmp_path / "leaky", counts=COUNTS)
     description = json.loads((leaky / "dataset.json").read_text())
@@ -94,6 +107,7 @@ def test_test_images_in_train_are_counted(tmp_path, examples, model):
         description["counts"]["train"] += count
     for shard in (examples / "test").iterdir():
         (leaky / "test" / shard.name).write_bytes(shard.read_bytes())
+    description["fingerprint"] = fingerprint_of(leaky, description["counts"])
     (leaky / "dataset.json").write_text(json.dumps(description))
     result = evaluate(leaky, model, tmp_path / "evaluation.json", tmp_path / "report.html")
     assert result.train_overlap == 70

@@ -13,7 +13,8 @@ from PIL import Image
 
 from components.common.dataset import load_dataset
 from components.common.errors import ConfigError, DataError, FlowersError
-from components.common.models import ModelMetadata, load_model, save_model
+from components.common.model_files import ModelMetadata
+from components.common.models import load_model, save_model
 from components.common.tfrecords import read_shard
 from components.evaluate_model.evaluate import evaluate
 from components.export_model import export as export_module
@@ -24,7 +25,7 @@ from components.export_model.formats import Written
 from components.export_model.photos import find_rights
 from components.ingest_examples import synthetic
 from components.ingest_examples.photos import fill
-from tests.builders import make_dataset, make_model
+from tests.builders import bless, make_dataset, make_model
 
 # Loads the SavedModel as a user would, and could not find this project if it tried.
 PLAIN = """
@@ -60,6 +61,11 @@ def evaluation(tmp_path_factory, examples, model):
     return folder / "evaluation.json"
 
 
+def blessed(evaluation):
+    """The verdict of an open gate, beside the evaluation."""
+    return bless(evaluation, evaluation.with_name("verdict.json"))
+
+
 def outputs_in(folder):
     return Outputs(folder / "saved_model", folder / "exports", folder / "report.html")
 
@@ -79,7 +85,9 @@ def exported(tmp_path_factory, examples, model, evaluation, photos):
     outputs = outputs_in(tmp_path_factory.mktemp("exported"))
     config = ExportConfig(onnx=True, calibration_photos=10)
     origin = Origin(str(photos), "MANIFEST.csv", {"name": "squeezenet"}, {"epochs": 2})
-    return outputs, export(examples, model, evaluation, outputs, config, origin)
+    return outputs, export(
+        examples, model, evaluation, blessed(evaluation), outputs, config, origin
+    )
 
 
 @pytest.fixture(scope="module")
@@ -170,14 +178,14 @@ def test_metadata_lies_beside_the_model(saved_model, evaluation):
 def test_evaluation_of_another_model_is_refused(tmp_path, examples, evaluation):
     other = make_model(tmp_path / "other", examples)
     with pytest.raises(DataError, match="the evaluation is of another model"):
-        export(examples, other, evaluation, outputs_in(tmp_path))
+        export(examples, other, evaluation, blessed(evaluation), outputs_in(tmp_path))
     assert not (tmp_path / "saved_model").exists()
 
 
 def test_evaluation_on_other_data_is_refused(tmp_path, evaluation, model):
     other = make_dataset(tmp_path / "other", counts={"train": 24, "validation": 9, "test": 8})
     with pytest.raises(DataError, match="the evaluation is of another data set"):
-        export(other, model, evaluation, outputs_in(tmp_path))
+        export(other, model, evaluation, blessed(evaluation), outputs_in(tmp_path))
 
 
 def make_light_meter(folder, dataset):
@@ -201,8 +209,10 @@ def test_model_that_changed_on_the_way_out_is_refused(tmp_path, examples, monkey
         export_module, "_preprocess", lambda encoded, size: 255 - plain(encoded, size)
     )
     config = ExportConfig(litert=False)
+    evaluation = tmp_path / "evaluation.json"
+    verdict = blessed(evaluation)
     with pytest.raises(FlowersError, match="disagrees with the evaluated one on"):
-        export(examples, meter, tmp_path / "evaluation.json", outputs_in(tmp_path), config)
+        export(examples, meter, evaluation, verdict, outputs_in(tmp_path), config)
     assert not (tmp_path / "saved_model").exists()
 
 
@@ -318,4 +328,11 @@ def test_onnx_without_its_packages_is_one_line(tmp_path, examples, model, evalua
     hidden = lambda name: None if name == "tf2onnx" else find(name)  # noqa: E731
     monkeypatch.setattr(importlib.util, "find_spec", hidden)
     with pytest.raises(ConfigError, match="needs tf2onnx: pip install"):
-        export(examples, model, evaluation, outputs_in(tmp_path), ExportConfig(onnx=True))
+        export(
+            examples,
+            model,
+            evaluation,
+            blessed(evaluation),
+            outputs_in(tmp_path),
+            ExportConfig(onnx=True),
+        )

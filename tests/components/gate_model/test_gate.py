@@ -1,6 +1,7 @@
 """Tests of the gate: what is below the threshold, or in doubt, never passes."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import subprocess
@@ -15,10 +16,13 @@ from hypothesis import strategies as st
 from components.common.config import to_json
 from components.common.errors import ConfigError, DataError, GateClosedError
 from components.common.evaluation import Evaluation
+from components.common.model_files import METADATA_FILE, MODEL_FILE, ModelMetadata
+from components.common.verdict import Verdict
 from components.gate_model.config import GateConfig
-from components.gate_model.gate import Verdict, decide, gate, refuse
+from components.gate_model.gate import chain_objection, decide, gate, refuse
 from tests.builders import CLASS_NAMES, evaluation_of, make_evaluation
 
+DIGEST = hashlib.sha256(b"weights").hexdigest()
 THRESHOLDS = st.floats(0.0, 1.0, exclude_min=True)
 # Whatever a file or a flag may hold.
 ANY_NUMBER = st.sampled_from([math.nan, math.inf, -math.inf]) | st.floats()
@@ -277,15 +281,32 @@ def test_recipe_with_a_wrong_threshold_is_refused(threshold: float) -> None:
         GateConfig(threshold)
 
 
+def make_model_files(folder: Path, **changes: Any) -> Path:
+    """A model folder as the gate sees it: a file, its digest, and what it was trained on."""
+    model = folder / "model"
+    model.mkdir(exist_ok=True)
+    (model / MODEL_FILE).write_bytes(b"weights")
+    metadata = ModelMetadata(CLASS_NAMES, 32, "d" * 64, "squeezenet", 7, DIGEST)
+    metadata = dataclasses.replace(metadata, **changes)
+    (model / METADATA_FILE).write_text(to_json(dataclasses.asdict(metadata)))
+    return model
+
+
 def write(folder: Path, evaluation: Evaluation) -> Path:
     path = folder / "evaluation.json"
-    path.write_text(json.dumps(dataclasses.asdict(evaluation)), encoding="utf-8")
+    ours = dataclasses.replace(evaluation, model_digest=DIGEST)
+    path.write_text(json.dumps(dataclasses.asdict(ours)), encoding="utf-8")
     return path
+
+
+def inputs(folder: Path) -> tuple[Path, Path]:
+    """A model and its evaluation."""
+    return make_model_files(folder), write(folder, make_evaluation())
 
 
 @pytest.mark.parametrize(("threshold", "blessed"), [(0.8, True), (0.95, False)])
 def test_verdict_is_written_either_way(tmp_path: Path, threshold: float, blessed: bool) -> None:
-    verdict = gate(write(tmp_path, make_evaluation()), threshold, tmp_path / "verdict.json")
+    verdict = gate(*inputs(tmp_path), threshold, tmp_path / "verdict.json")
     assert verdict.blessed is blessed
     content = json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8"))
     assert content == dataclasses.asdict(verdict)
@@ -293,7 +314,7 @@ def test_verdict_is_written_either_way(tmp_path: Path, threshold: float, blessed
 
 def test_file_with_nan_is_refused_with_a_verdict(tmp_path: Path) -> None:
     path = write(tmp_path, make_evaluation(accuracy=NAN, loss=NAN))
-    gate(path, 0.8, tmp_path / "verdict.json")
+    gate(make_model_files(tmp_path), path, 0.8, tmp_path / "verdict.json")
     content = json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8"))
     assert (content["blessed"], content["accuracy"]) == (False, None)
 
@@ -304,20 +325,20 @@ def test_damaged_evaluation_leaves_no_verdict(tmp_path: Path, content: str | Non
     if content is not None:
         path.write_text(content)
     with pytest.raises(DataError, match="expected evaluate_model's JSON file"):
-        gate(path, 0.8, tmp_path / "verdict.json")
+        gate(make_model_files(tmp_path), path, 0.8, tmp_path / "verdict.json")
     assert not (tmp_path / "verdict.json").exists()
 
 
 def test_old_verdict_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "verdict.json").write_text("old")
     with pytest.raises(ConfigError, match="already exists"):
-        gate(write(tmp_path, make_evaluation()), 0.8, tmp_path / "verdict.json")
+        gate(*inputs(tmp_path), 0.8, tmp_path / "verdict.json")
     assert (tmp_path / "verdict.json").read_text() == "old"
 
 
 @pytest.mark.parametrize("threshold", [0.8, 0.95])
 def test_refusal_gives_the_reason_of_the_verdict(tmp_path: Path, threshold: float) -> None:
-    verdict = gate(write(tmp_path, make_evaluation()), threshold, tmp_path / "verdict.json")
+    verdict = gate(*inputs(tmp_path), threshold, tmp_path / "verdict.json")
     with pytest.raises(GateClosedError) as error:
         refuse(tmp_path / "verdict.json")
     assert str(error.value) == f"gate closed: {verdict.reason}"
@@ -334,8 +355,9 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_command_exits_with_0_when_the_gate_opens(tmp_path: Path) -> None:
-    path, verdict = write(tmp_path, make_evaluation()), tmp_path / "verdict.json"
-    done = command("--evaluation", path, "--threshold", "0.9", "--output", verdict)
+    (model, path), verdict = inputs(tmp_path), tmp_path / "verdict.json"
+    flags = ("--model", model, "--evaluation", path, "--threshold", "0.9")
+    done = command(*flags, "--output", verdict)
     assert (done.returncode, done.stderr) == (0, "")
     assert "[gate-model] gate open: test accuracy 90.00 %" in done.stdout
     assert json.loads(verdict.read_text(encoding="utf-8"))["blessed"] is True
@@ -352,8 +374,8 @@ def test_command_exits_with_0_when_the_gate_opens(tmp_path: Path) -> None:
 def test_command_exits_with_3_when_the_gate_is_closed(
     tmp_path: Path, threshold: list[str], reason: str
 ) -> None:
-    path, verdict = write(tmp_path, make_evaluation()), tmp_path / "verdict.json"
-    done = command("--evaluation", path, *threshold, "--output", verdict)
+    (model, path), verdict = inputs(tmp_path), tmp_path / "verdict.json"
+    done = command("--model", model, "--evaluation", path, *threshold, "--output", verdict)
     assert done.returncode == 3
     assert done.stderr.startswith(f"gate-model: exit 3: gate closed: {reason}")
     assert done.stderr.count("\n") == 1
@@ -365,7 +387,8 @@ def test_command_exits_with_3_when_the_gate_is_closed(
 def test_command_exits_with_2_on_a_mistake(tmp_path: Path) -> None:
     verdict = tmp_path / "verdict.json"
     done = command(
-        "--evaluation", tmp_path / "absent.json", "--threshold", "0.8", "--output", verdict
+        *("--model", make_model_files(tmp_path), "--evaluation", tmp_path / "absent.json"),
+        *("--threshold", "0.8", "--output", verdict),
     )
     assert done.returncode == 2
     assert done.stderr.startswith("gate-model: exit 2: evaluation ")
@@ -378,3 +401,33 @@ def test_command_exits_with_2_on_a_wrong_flag(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("gate-model: No such option '--treshold'")
     assert done.stderr.count("\n") == 1
+
+
+WORDS = st.sampled_from(["a" * 64, "b" * 64, ""])
+
+
+@given(WORDS, WORDS, WORDS, WORDS, st.booleans())
+def test_gate_opens_for_the_model_that_was_evaluated_and_for_no_other(
+    evaluated: str, trained: str, digest: str, data: str, same_classes: bool
+) -> None:
+    evaluation = make_evaluation(model_digest=evaluated, model_data_fingerprint=trained)
+    names = CLASS_NAMES if same_classes else CLASS_NAMES[::-1]
+    model = ModelMetadata(names, 32, data, "squeezenet", 7, digest)
+    fits = (evaluated, trained) == (digest, data) and same_classes
+    assert (chain_objection(evaluation, model) == "") == fits
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"data_fingerprint": "f" * 64}, "the evaluation is of another training (dddddddddddd)"),
+        ({"class_names": ("a", "b")}, "the evaluation is of a model with the classes"),
+    ],
+)
+def test_model_that_was_not_evaluated_is_refused(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    path = write(tmp_path, make_evaluation())
+    verdict = gate(make_model_files(tmp_path, **changes), path, 0.01, tmp_path / "verdict.json")
+    assert not verdict.blessed
+    assert verdict.reason.startswith(reason)

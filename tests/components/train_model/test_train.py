@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import pytest
 import tensorflow as tf
 
 from components.common.config import build
-from components.common.dataset import load_dataset
+from components.common.dataset import load_dataset, save_dataset
 from components.common.errors import ConfigError, DataError, FlowersError
-from components.common.models import load_metadata, load_model
+from components.common.model_files import load_metadata
+from components.common.models import load_model
 from components.train_model.architectures import ModelConfig
 from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.input_pipeline import eval_batches
@@ -112,10 +114,19 @@ def test_same_seed_same_history(examples, tmp_path):
 
 
 def test_trains_on_the_augmented_split(examples, tmp_path):
-    counts = {"train": 16}
-    augmented = make_dataset(tmp_path / "augmented", counts=counts)
+    augmented = make_dataset(tmp_path / "augmented", counts={"train": 16})
+    source = load_dataset(examples).fingerprint
+    described = dataclasses.replace(load_dataset(augmented), source_fingerprint=source)
+    save_dataset(described, augmented)
     result = run(examples, tmp_path, augmented, global_batch_size=8)
     assert result.steps_per_epoch == 2
+
+
+def test_augmented_copies_of_other_examples_are_refused(examples, tmp_path):
+    """They may hold the test images of these."""
+    other = make_dataset(tmp_path / "augmented", counts={"train": 16})
+    with pytest.raises(DataError, match="expected some made from the examples"):
+        run(examples, tmp_path, other, global_batch_size=8)
 
 
 def test_batch_larger_than_the_split(examples, tmp_path):

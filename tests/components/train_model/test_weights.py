@@ -10,7 +10,8 @@ import pytest
 
 from components.common.config import build
 from components.common.errors import ConfigError, DataError
-from components.common.models import ModelMetadata, save_model
+from components.common.model_files import ModelMetadata
+from components.common.models import save_model
 from components.train_model import weights
 from components.train_model.architectures import ModelConfig
 from components.train_model.models import build_model

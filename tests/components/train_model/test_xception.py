@@ -11,7 +11,7 @@ from components.export_model.export import Outputs, export
 from components.train_model.config import CheckpointConfig
 from components.train_model.train import train
 from pipelines.recipe import load_recipe
-from tests.builders import make_dataset
+from tests.builders import bless, make_dataset
 from tests.kills import Killed, killed_after
 
 # The smallest that Keras builds it for.
@@ -53,5 +53,6 @@ def test_xception_from_a_file_to_an_export(weights, tmp_path, monkeypatch):
     evaluate(examples, outputs[0], evaluation, tmp_path / "evaluation.html")
     names = ("saved_model", "exports", "export.html")
     exported = Outputs(*(tmp_path / name for name in names))
-    export(examples, outputs[0], evaluation, exported, ExportConfig(litert=False))
+    verdict = bless(evaluation, tmp_path / "verdict.json")
+    export(examples, outputs[0], evaluation, verdict, exported, ExportConfig(litert=False))
     assert (exported.saved_model / "saved_model.pb").exists()

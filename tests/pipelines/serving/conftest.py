@@ -6,7 +6,7 @@ import pytest
 
 from components.evaluate_model.evaluate import evaluate
 from components.export_model.export import Outputs, export
-from tests.builders import make_dataset, make_model
+from tests.builders import bless, make_dataset, make_model
 from tests.pipelines.serving.running import running_server
 
 
@@ -17,7 +17,8 @@ def saved_model(tmp_path_factory):
     model = make_model(folder / "model", examples)
     evaluate(examples, model, folder / "evaluation.json", folder / "evaluation.html")
     outputs = Outputs(folder / "saved_model", folder / "exports", folder / "report.html")
-    export(examples, model, folder / "evaluation.json", outputs)
+    evaluation = folder / "evaluation.json"
+    export(examples, model, evaluation, bless(evaluation, folder / "verdict.json"), outputs)
     return outputs.saved_model
 
 
