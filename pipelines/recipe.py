@@ -106,7 +106,7 @@ def pipeline_parameters(
         "train_config": plain(recipe.train),
         "checkpoint": "",
         "checkpoint_steps": 0,
-        "accelerator": _plain(accelerator),
+        "accelerator": plain(accelerator),
         "gate_threshold": recipe.gate.threshold,
         "export_config": plain(recipe.export),
         "deploy_config": plain(recipe.deploy),
