@@ -7,6 +7,7 @@ or for ever; a process of ours ends, with one line, when the second connection d
 A message is a length, `uint64`, and so many bytes.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -158,6 +159,8 @@ class _Watcher(threading.Thread):
                     if word == _DONE:
                         return
                     if word:
+                        # JAX aborts a host whose host 0 is gone: the one that failed ends first.
+                        time.sleep(self._patience.beat)
                         self._end(*json.loads(word))
             except (OSError, EOFError):
                 if self._left.is_set():
@@ -294,6 +297,12 @@ def _receive_exactly(connection: socket.socket, count: int) -> bytes:
     return bytes(content)
 
 
+def _exit(exit_code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
+
+
 @contextlib.contextmanager
 def joined(hosts: Hosts, patience: Patience = PATIENCE) -> Iterator[Link | None]:
     """Joins the other hosts for the time of the block; None for a process that is alone.
@@ -310,6 +319,9 @@ def joined(hosts: Hosts, patience: Patience = PATIENCE) -> Iterator[Link | None]
         link.gather(None)
     except FlowersError as error:
         link.leave((error.exit_code, f"host {hosts.index}: {error}"))
+        if not isinstance(error, RetryError):
+            # Without the handlers of libraries, which would wait for the others.
+            atexit.register(_exit, error.exit_code)
         raise
     except Exception as error:
         # What fails where a host was lost: its watcher knows, and ends this process.
