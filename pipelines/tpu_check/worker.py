@@ -163,7 +163,8 @@ def try_step(task: Task, batch: int) -> Compiled | Refused:
         batch_per_core=batch,
         flops=float(cost["flops"]),
         bytes_accessed=float(cost["bytes accessed"]),
-        hbm_bytes=hbm_bytes(text),
+        # Operands that an operation reads a part of count whole in the text.
+        hbm_bytes=min(hbm_bytes(text), float(cost["bytes accessed"])),
         peak_bytes=float(_peak(memory)),
         all_reduce_bytes=all_reduce_bytes(text),
         heaviest=heaviest(text, _HEAVIEST),
