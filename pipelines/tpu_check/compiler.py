@@ -64,7 +64,7 @@ class Compiler:
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise ConfigError(answer["error"])
+            raise FlowersError(answer["error"])
         return answer
 
     def _last_words(self) -> str:

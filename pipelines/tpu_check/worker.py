@@ -95,9 +95,7 @@ def compile_step(model: keras.Model, task: Task, batch: int) -> Any:
     Raises:
         Exception: Whatever JAX, Keras or the compiler raises.
     """
-    devices = np.array(_describe(task.topology).devices)
-    assert devices.size == task.cores, f"{task.topology} has {devices.size} cores"
-    mesh = Mesh(devices.reshape(-1), ("batch",))
+    mesh = Mesh(describe(task), ("batch",))
     replicated, split = (NamedSharding(mesh, PartitionSpec(*one)) for one in ((), ("batch",)))
     images = batch * task.cores
     shapes = (
@@ -122,10 +120,27 @@ def compile_step(model: keras.Model, task: Task, batch: int) -> Any:
     return traced.lower(lowering_platforms=("tpu",)).compile()
 
 
-def _describe(topology: str) -> Any:
-    # The compiler takes a host for one of four chips.
-    one = {"chips_per_host_bounds": (1, 1, 1)} if topology.endswith(":1x1") else {}
-    return topologies.get_topology_desc(platform="tpu", topology_name=topology, **one)
+def describe(task: Task) -> Any:
+    """The cores of a slice, as the compiler knows them.
+
+    Raises:
+        FlowersError: It knows another number than our table.
+    """
+    options: dict[str, Any] = {}
+    if task.topology.endswith(":1x1"):
+        # It takes a host for one of four chips.
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    if task.topology.startswith("v4:"):
+        # Both TensorCores of a chip as one device, as JAX has them on a machine with TPUs.
+        options["chip_config_name"] = "megacore"
+    found = topologies.get_topology_desc(
+        platform="tpu", topology_name=task.topology, **options
+    ).devices
+    if len(found) != task.cores:
+        raise FlowersError(
+            f"{task.topology}: expected {task.cores} cores, the compiler knows {len(found)}"
+        )
+    return np.array(found)
 
 
 def _shape(array: Any, sharding: Any) -> Any:
@@ -139,6 +154,8 @@ def try_step(task: Task, batch: int) -> Compiled | Refused:
     began = time.perf_counter()
     try:
         compiled = compile_step(model, task, batch)
+    except FlowersError:
+        raise
     except Exception as error:
         return refusal(batch, error)
     cost, memory, text = compiled.cost_analysis(), compiled.memory_analysis(), compiled.as_text()
@@ -146,7 +163,8 @@ def try_step(task: Task, batch: int) -> Compiled | Refused:
         batch_per_core=batch,
         flops=float(cost["flops"]),
         bytes_accessed=float(cost["bytes accessed"]),
-        hbm_bytes=hbm_bytes(text),
+        # Operands that an operation reads a part of count whole in the text.
+        hbm_bytes=min(hbm_bytes(text), float(cost["bytes accessed"])),
         peak_bytes=float(_peak(memory)),
         all_reduce_bytes=all_reduce_bytes(text),
         heaviest=heaviest(text, _HEAVIEST),
