@@ -3,8 +3,10 @@
 Slow, since each step starts anew for each resource: run by `make kills`.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from components.common.resources import lacking_resource
 from tests.builders import make_photos
-from tests.figures import run_figures
+from tests.figures import run_figures, training_figures
 from tests.step_commands import SMALL_RUN, STEPS, make_workspace, step_command
 
 # Steps that need TensorFlow, and with it more address space than this, in KiB.
@@ -30,7 +32,7 @@ NAMES = {
     "deploy": "deploy-model",
 }
 # Blocks of 512 bytes a file may have; less than the smallest whole output of any step.
-SMALL_FILE = {"gate": 0, "deploy": 0}
+SMALL_FILE = {"gate": 0}
 
 
 class TestWords:
@@ -93,7 +95,7 @@ def check_refused(step, finished, output, words):
 
 
 @pytest.mark.kills
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "train"])
 def test_files_may_not_grow(step, workspace, tmp_path):
     """What a full disk and a quota look like where nobody may mount one."""
     output = tmp_path / "out" / "output"
@@ -103,6 +105,19 @@ def test_files_may_not_grow(step, workspace, tmp_path):
     check_refused(step, finished, output, ("larger than this machine allows", "cannot be made"))
     left = list((tmp_path / "out").iterdir()) if (tmp_path / "out").exists() else []
     assert left == []
+
+
+@pytest.mark.kills
+def test_checkpoint_may_not_grow(workspace, tmp_path):
+    """HDF5 may crash when a file of its cannot be finished; what is there is whole all the same."""
+    output = tmp_path / "out" / "output"
+    command = step_command("train", workspace, output, work=tmp_path)
+    finished = limited("ulimit -f 2", command)
+    assert finished.returncode in (2, -signal.SIGSEGV), finished.stderr[-2000:]
+    assert not output.exists()
+    subprocess.run(command, check=True, capture_output=True)
+    figures = [training_figures(one / "model") for one in (output, workspace / "train")]
+    assert figures[0] == figures[1]
 
 
 @pytest.fixture
@@ -125,13 +140,20 @@ def small_disk(tmp_path):
         subprocess.run(["umount", folder], check=True)
 
 
+def fill(path):
+    """Writes until nothing more can be written; what two steps write is smaller than a page."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+
+
 @pytest.mark.kills
 @pytest.mark.parametrize("step", STEPS)
 def test_disk_is_full(step, workspace, tmp_path, small_disk):
-    disk = small_disk("size=8k" if step in SMALL_FILE else "size=32k")
+    disk = small_disk("size=64k")
     filler = disk / "filler"
-    if step in SMALL_FILE:
-        filler.write_bytes(b"x" * 4096)
+    if step in ("gate", "deploy"):
+        fill(filler)
     output = disk / "output"
     finished = subprocess.run(
         step_command(step, workspace, output, work=tmp_path),

@@ -12,7 +12,7 @@ ended (`check_stamps`); and where there is no KFP, export and deployment count t
 """
 
 import hashlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ class Artifact(Protocol):
     """What KFP hands a step: where files are, and what was noted of them."""
 
     path: str
-    metadata: MutableMapping[str, Any]
+    metadata: dict[str, Any]
 
 
 def digest(path: Path) -> str:

@@ -139,13 +139,14 @@ def batch_of(recipe: Recipe, where: TpuSlice) -> int:
     Raises:
         ConfigError: The batch cannot be divided by the cores.
     """
-    batch, rest = divmod(recipe.train.global_batch_size, where.cores)
-    if rest or not batch:
+    train = recipe.train
+    batch, rest = divmod(train.global_batch_size, where.cores)
+    if train.global_batch_size and (rest or not batch):
         raise ConfigError(
             f"train.global_batch_size: expected a multiple of the {where.cores} cores of {where}, "
-            f"received {recipe.train.global_batch_size}"
+            f"received {train.global_batch_size}"
         )
-    return batch
+    return train.batch_size(where.cores) // where.cores
 
 
 def require(outcome: Compiled | Refused, where: TpuSlice) -> Compiled:

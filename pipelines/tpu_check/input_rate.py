@@ -31,8 +31,9 @@ def measure_input_rate(config: TrainConfig, image_size: int) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         writer = DatasetWriter(Path(scratch), ("a", "b"), image_size)
         writer.write("train", (0, 1), _EXAMPLES, _payloads(image_size))
-        batches = iter(train_batches(writer.finish(), _config(config)))
-        batch = min(config.global_batch_size, _EXAMPLES)
+        batch = min(config.global_batch_size or config.batch_per_replica, _EXAMPLES)
+        config = dataclasses.replace(config, global_batch_size=batch, batch_per_replica=0)
+        batches = iter(train_batches(writer.finish(), config))
         # The first epoch decodes, and fills the buffers.
         for _ in range(2 * _EXAMPLES // batch):
             next(batches)
@@ -41,11 +42,6 @@ def measure_input_rate(config: TrainConfig, image_size: int) -> float:
             next(batches)
             images += batch
         return images / (time.process_time() - spent)
-
-
-def _config(config: TrainConfig) -> TrainConfig:
-    batch = min(config.global_batch_size, _EXAMPLES)
-    return dataclasses.replace(config, global_batch_size=batch)
 
 
 def _payloads(size: int) -> Iterator[bytes]:

@@ -41,6 +41,7 @@ from components.train_model.augmented_model import DRAWS, AugmentedModel
 from components.train_model.config import TrainConfig
 from components.train_model.fitting import compile_model
 from components.train_model.models import build_model
+from components.train_model.models.batch_norm import set_batch_norm
 from components.train_model.plan import Plan
 from components.train_model.precision import choose_precision, computing_in
 from pipelines.tpu_check.hlo import all_reduce_bytes, hbm_bytes, heaviest
@@ -74,6 +75,7 @@ def make_model(task: Task, batch: int) -> tuple[AugmentedModel, str]:
     asked = architecture.net_size(task.image_size)
     with computing_in(precision):
         net = build_model(architecture, asked if asked == size else None, task.classes)
+    net = set_batch_norm(net, config.batch_norm, task.cores, split=False)
     model = AugmentedModel(net, config, size, architecture.reduction)
     plan = Plan(config, _STEPS_PER_EPOCH, task.cores)
     # The last phase, in which all weights learn.

@@ -1,6 +1,7 @@
 """Whole runs under kfp.local, on miniature photos, each step in a process of its own."""
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -259,6 +260,47 @@ def test_broken_run_does_not_write_its_environment_down(photos, tmp_path):
     files = [path for path in run.folder.rglob("*") if path.is_file()]
     assert "Traceback" in (run.folder / "run.log").read_text()
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def resume(*arguments):
+    finished = subprocess.run(
+        [sys.executable, "-m", "pipelines", "run", "--resume", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 2
+    (line,) = finished.stderr.splitlines()
+    return line
+
+
+class TestResume:
+    """How a run that was killed ends, is in tests/test_kill.py."""
+
+    def test_run_that_ended(self, open_run):
+        line = resume(open_run.folder)
+        assert "expected a run that was killed, interrupted or failed" in line
+        assert line.endswith("received one that ended: succeeded")
+
+    def test_no_such_run(self, tmp_path):
+        assert "neither in" in resume("none", "--output", tmp_path)
+
+    def test_flag_that_the_run_has_already(self, open_run):
+        line = resume(open_run.folder, "--set", "train.epochs=9")
+        assert line == "flowers: --set: a run that goes on has it from its beginning"
+
+    def test_run_of_other_code(self, open_run, tmp_path):
+        folder = Path(shutil.copytree(open_run.folder, tmp_path / "run", symlinks=True))
+        content = json.loads((folder / "run.json").read_text())
+        content |= {"state": "running"}
+        content["versions"]["code"] = "0" * 64
+        (folder / "run.json").write_text(json.dumps(content))
+        assert "expected the code and packages that began it, code 000" in resume(folder)
+
+    def test_run_that_still_runs(self, open_run):
+        with (open_run.folder / "run.log").open("a") as log:
+            fcntl.flock(log, fcntl.LOCK_EX)
+            assert "it still runs" in resume(open_run.folder)
 
 
 def test_fault_of_ours_is_exit_code_1(photos, tmp_path):

@@ -56,7 +56,8 @@ SIGNIFICANCE = st.floats(1e-6, 0.5)
 
 @given(PAIRS, SIGNIFICANCE)
 def test_better_is_what_the_test_says(pairs, significance):
-    result = compare(*split(pairs), significance)
+    new, old = split(pairs)
+    result = compare(new, old, significance)
     surely = mcnemar(result.gained, result.lost) <= significance
     assert result.better == (result.gained > result.lost and surely)
 
@@ -76,5 +77,5 @@ def test_one_photo_less_right_never_helps_a_challenger(pairs, significance):
 def test_order_of_the_photos_changes_nothing(pairs, significance, chance):
     shuffled = list(pairs)
     chance.shuffle(shuffled)
-    results = [compare(*split(one), significance) for one in (pairs, shuffled)]
-    assert results[0] == results[1]
+    (first, second), (new, old) = split(pairs), split(shuffled)
+    assert compare(new, old, significance) == compare(first, second, significance)
