@@ -61,7 +61,7 @@ def copy_keras(model: Path, folder: Path) -> Written:
     """The Keras file, as it was evaluated."""
     path = folder / MODEL_FILE
     shutil.copyfile(model / MODEL_FILE, path)
-    net = keras.models.load_model(path, compile=False)
+    net = keras.models.load_model(path, compile=False, safe_mode=True)
     return Written("Keras", path, lambda images: np.asarray(net.predict_on_batch(images)))
 
 
