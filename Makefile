@@ -7,7 +7,7 @@ TPU_VENV ?= .venv-tpu
 LOCKS := containers/requirements
 # Looks at the lock files of these images, from an environment that has none of their packages.
 AUDIT := build/audit
-IMAGES := cpu gpu deploy serve
+IMAGES := cpu gpu deploy serve tpu tpu-tf
 # More arguments for the command of a target, e.g. make run ARGS="--images DIR --output DIR"
 ARGS ?=
 # How many times make kills kills.

@@ -26,6 +26,7 @@ from components.train_model.input_pipeline import (
 from components.train_model.models.blocks import freeze_all_but_head
 from components.train_model.optimizers import make_optimizer
 from components.train_model.plan import Phase, Plan
+from components.train_model.precision import FLOAT16
 
 _EVAL_BATCH = 64
 # So many that an accelerator does not wait for its host between them.
@@ -181,10 +182,14 @@ def _fit_on(
         )
 
 
-def compile_model(model: keras.Model, plan: Plan, phase: Phase) -> None:
+def compile_model(model: AugmentedModel, plan: Plan, phase: Phase) -> None:
     """Compiles a model for a phase, with loss, figures and a new optimizer."""
+    optimizer = make_optimizer(plan.config.optimizer, plan.schedule(phase), plan.config.ema)
+    if model.net.dtype_policy.name == FLOAT16:
+        # Keras looks at the policy of the model that it compiles, which is that around the net.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
-        optimizer=make_optimizer(plan.config.optimizer, plan.schedule(phase), plan.config.ema),
+        optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=plan.config.label_smoothing),
         # What only fills up a batch does not count.
         weighted_metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],

@@ -278,6 +278,21 @@ def test_saved_model_is_float32_whatever_training_computed_in(examples, tmp_path
     assert keras.config.dtype_policy().name == "float32"
 
 
+def test_float16_scales_the_loss_and_goes_on(examples, tmp_path, monkeypatch):
+    made = []
+    wrap = keras.optimizers.LossScaleOptimizer
+
+    def spy(optimizer):
+        made.append(wrap(optimizer))
+        return made[-1]
+
+    monkeypatch.setattr(keras.optimizers, "LossScaleOptimizer", spy)
+    result = run(examples, tmp_path, precision="mixed_float16", ema=0.9, epochs=6)
+    assert result.history[-1].loss < result.history[0].loss
+    # Too high a scale is halved, and never comes to nothing.
+    assert [float(one.dynamic_scale) >= 1.0 for one in made] == [True]
+
+
 @pytest.mark.parametrize(
     ("name", "peak"), [("adam", 0.01), ("sgd", 0.05), ("lars", 2), ("lamb", 0.02)]
 )

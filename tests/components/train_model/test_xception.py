@@ -30,7 +30,7 @@ def test_xception_from_a_file_to_an_export(weights, tmp_path, monkeypatch):
     path, first = weights
     counts = {"train": 8, "validation": 4, "test": 4}
     examples = make_dataset(tmp_path / "examples", image_size=SIZE, counts=counts)
-    changes = (f"model.weights={path}", "train.epochs=2", "train.global_batch_size=4")
+    changes = (f"model.weights={path}", "train.epochs=2", "train.batch_per_replica=4")
     recipe = load_recipe("xception", changes)
     outputs = [tmp_path / name for name in ("model", "metrics.json", "report.html")]
     saving = CheckpointConfig(tmp_path / "checkpoint")
