@@ -20,7 +20,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile submit test lint types unit test-distributed test-docker test-faults test-browser test-hostile tpu-check test-tpu-check damage kills endurance audit sbom format lock image smoke clean
+.PHONY: help run compile submit test lint types unit test-distributed test-docker test-docker-tpu test-faults test-browser test-hostile tpu-check test-tpu-check damage kills endurance audit sbom format lock image smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,7 +60,11 @@ test-distributed: $(VENV)/dev.installed ## Train on eight devices and on two hos
 		tests/components/train_model $(ARGS)
 
 test-docker: $(VENV)/dev.installed ## Build the CPU image and run the tests that need an engine
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m docker tests/containers $(ARGS)
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m docker tests/containers \
+		--ignore=tests/containers/test_tpu.py $(ARGS)
+
+test-docker-tpu: $(VENV)/dev.installed ## Build and try the images for TPUs, which are large
+	$(BIN)/pytest -m docker tests/containers/test_tpu.py --timeout=3600 $(ARGS)
 
 test-browser: $(VENV)/dev.installed ## Look at the report and the page in Chromium; pictures in build/screenshots
 	$(BIN)/pytest -m browser tests/browser $(ARGS)
