@@ -196,6 +196,27 @@ def bless(evaluation: Path, verdict: Path) -> Path:
     return verdict
 
 
+def make_export(folder: Path, **config: Any) -> Path:
+    """Makes a data set, an untrained model and its export in a folder; returns the SavedModel.
+
+    Args:
+        folder: One that exists.
+        config: Keys of `ExportConfig`.
+    """
+    from components.evaluate_model.evaluate import evaluate
+    from components.export_model.config import ExportConfig
+    from components.export_model.export import Outputs, export
+
+    examples = make_dataset(folder / "examples")
+    model = make_model(folder / "model", examples)
+    evaluation = folder / "evaluation.json"
+    evaluate(examples, model, evaluation, folder / "evaluation.html")
+    outputs = Outputs(folder / "saved_model", folder / "exports", folder / "export.html")
+    verdict = bless(evaluation, folder / "verdict.json")
+    export(examples, model, evaluation, verdict, outputs, ExportConfig(**config))
+    return outputs.saved_model
+
+
 def make_evaluation(**changes: Any) -> Evaluation:
     """An evaluation of three classes, 45 of 50 examples correct, some fields replaced."""
     confusion = ((15, 1, 1), (1, 15, 1), (0, 1, 15))

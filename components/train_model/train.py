@@ -18,17 +18,17 @@ from components.common.outputs import staged
 from components.common.progress import progress, say, silence
 from components.train_model.accelerators import Accelerator, AcceleratorConfig, open_accelerator
 from components.train_model.architectures import ModelConfig
-from components.train_model.augmented_model import AugmentedModel, SplitModel
+from components.train_model.augmented_model import AugmentedModel
+from components.train_model.building import build_net, wrap_for_training
 from components.train_model.checkpoints import Checkpoint, pack_checkpoint, unpack_checkpoint
 from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.fitting import EventLogs, Follower, fit
 from components.train_model.history import TrainResult
 from components.train_model.input_pipeline import damage_is_data_error, train_size
 from components.train_model.models import build_model
-from components.train_model.models.batch_norm import set_batch_norm
 from components.train_model.models.blocks import average_over_flip, reduce_first
 from components.train_model.plan import Plan
-from components.train_model.precision import choose_precision, computing_in
+from components.train_model.precision import choose_precision
 from components.train_model.report import write_report
 from components.train_model.weights import load_first_weights
 
@@ -204,19 +204,12 @@ def _build(
 ) -> AugmentedModel:
     """A model with its first weights, for the devices in whose scope this is called."""
     keras.utils.set_random_seed(config.seed)
-    with computing_in(precision):
-        size = _input_size(examples, model_config, config)
-        net = build_model(model_config, size, len(examples.class_names))
-    load_first_weights(net, model_config, examples.class_names, examples.image_size)
-    net = set_batch_norm(net, config.batch_norm, accelerator.replicas, accelerator.is_split)
-    kind = SplitModel if accelerator.is_split else AugmentedModel
-    return kind(net, config, train_size(examples, config), model_config.reduction)
-
-
-def _input_size(examples: Dataset, model_config: ModelConfig, config: TrainConfig) -> int | None:
-    """Side of the images that the net takes; None where it trains on others than it validates."""
-    size = model_config.net_size(examples.image_size)
-    return size if train_size(examples, config) == size else None
+    size = examples.image_size
+    net = build_net(model_config, config, size, len(examples.class_names), precision)
+    load_first_weights(net, model_config, examples.class_names, size)
+    return wrap_for_training(
+        net, model_config, config, size, accelerator.replicas, split=accelerator.is_split
+    )
 
 
 def _digest(

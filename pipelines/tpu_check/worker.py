@@ -38,12 +38,11 @@ from components.common.config import build
 from components.common.errors import FlowersError
 from components.train_model.architectures import ModelConfig
 from components.train_model.augmented_model import DRAWS, AugmentedModel
+from components.train_model.building import build_net, wrap_for_training
 from components.train_model.config import TrainConfig
 from components.train_model.fitting import compile_model
-from components.train_model.models import build_model
-from components.train_model.models.batch_norm import set_batch_norm
 from components.train_model.plan import Plan
-from components.train_model.precision import choose_precision, computing_in
+from components.train_model.precision import choose_precision
 from pipelines.tpu_check.hlo import all_reduce_bytes, hbm_bytes, heaviest
 from pipelines.tpu_check.input_rate import measure_input_rate
 from pipelines.tpu_check.messages import Compiled, Refused, Task
@@ -71,12 +70,8 @@ def make_model(task: Task, batch: int) -> tuple[AugmentedModel, str]:
     config = build(TrainConfig, task.train_config, "train")
     config = dataclasses.replace(config, global_batch_size=0, batch_per_replica=batch)
     precision = choose_precision(config.precision, "tpu", architecture.bfloat16_pays_on_cpu())
-    size = config.crop_size or task.image_size
-    asked = architecture.net_size(task.image_size)
-    with computing_in(precision):
-        net = build_model(architecture, asked if asked == size else None, task.classes)
-    net = set_batch_norm(net, config.batch_norm, task.cores, split=False)
-    model = AugmentedModel(net, config, size, architecture.reduction)
+    net = build_net(architecture, config, task.image_size, task.classes, precision)
+    model = wrap_for_training(net, architecture, config, task.image_size, task.cores, split=False)
     plan = Plan(config, _STEPS_PER_EPOCH, task.cores)
     # The last phase, in which all weights learn.
     compile_model(model, plan, plan.phases[-1])

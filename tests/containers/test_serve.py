@@ -9,11 +9,8 @@ import time
 
 import pytest
 
-from components.evaluate_model.evaluate import evaluate
-from components.export_model.config import ExportConfig
-from components.export_model.export import Outputs, export
 from pipelines.image_lock import load_image_lock
-from tests.builders import bless, draw_photo, encode, make_dataset, make_model
+from tests.builders import draw_photo, encode, make_export
 
 pytestmark = pytest.mark.docker
 
@@ -28,15 +25,8 @@ def serve_image(engine, workspace, repository):
 
 @pytest.fixture(scope="module")
 def model(workspace, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    examples = make_dataset(folder / "examples")
-    trained = make_model(folder / "model", examples)
-    evaluate(examples, trained, folder / "evaluation.json", folder / "evaluation.html")
-    outputs = Outputs(folder / "saved_model", folder / "exports", folder / "export.html")
-    evaluation = folder / "evaluation.json"
-    verdict = bless(evaluation, folder / "verdict.json")
-    export(examples, trained, evaluation, verdict, outputs, ExportConfig(litert=False))
-    return shutil.copytree(outputs.saved_model, workspace / "served")
+    saved_model = make_export(tmp_path_factory.mktemp("exported"), litert=False)
+    return shutil.copytree(saved_model, workspace / "served")
 
 
 @pytest.fixture

@@ -4,22 +4,13 @@ from typing import Any
 
 import pytest
 
-from components.evaluate_model.evaluate import evaluate
-from components.export_model.export import Outputs, export
-from tests.builders import bless, make_dataset, make_model
+from tests.builders import make_export
 from tests.pipelines.serving.running import running_server
 
 
 @pytest.fixture(scope="session")
 def saved_model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("served")
-    examples = make_dataset(folder / "examples")
-    model = make_model(folder / "model", examples)
-    evaluate(examples, model, folder / "evaluation.json", folder / "evaluation.html")
-    outputs = Outputs(folder / "saved_model", folder / "exports", folder / "report.html")
-    evaluation = folder / "evaluation.json"
-    export(examples, model, evaluation, bless(evaluation, folder / "verdict.json"), outputs)
-    return outputs.saved_model
+    return make_export(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="session")

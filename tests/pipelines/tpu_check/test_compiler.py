@@ -95,11 +95,11 @@ def test_operation_that_a_tpu_lacks_is_named(python):
                 values = jnp.linalg.eig(jnp.eye(3))[0]
                 return inputs * keras.ops.cast(jnp.abs(values).sum(), inputs.dtype)
 
-        build = worker.build_model
+        build = worker.build_net
         def with_odd(*arguments):
             net = build(*arguments)
             return keras.Model(net.input, Odd()(net.output))
-        worker.build_model = with_odd
+        worker.build_net = with_odd
 
         where = parse_slice("v5e:1x1")
         outcome = worker.try_step(make_task(load_recipe("quick"), where, 5), 8)

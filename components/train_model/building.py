@@ -1,0 +1,61 @@
+"""The model that is trained, as a recipe describes it; the check for TPUs compiles the same."""
+
+import keras
+
+from components.train_model.architectures import ModelConfig
+from components.train_model.augmented_model import AugmentedModel, SplitModel
+from components.train_model.config import TrainConfig
+from components.train_model.models import build_model
+from components.train_model.models.batch_norm import set_batch_norm
+from components.train_model.precision import computing_in
+
+
+def build_net(
+    architecture: ModelConfig, config: TrainConfig, image_size: int, classes: int, precision: str
+) -> keras.Model:
+    """Builds the net with random weights.
+
+    Args:
+        architecture: Which net.
+        config: How it is trained.
+        image_size: Side of the stored images, in pixels.
+        classes: Number of classes.
+        precision: Name of a Keras dtype policy.
+
+    Returns:
+        `uint8` [batch, side, side, 3] to `float32` [batch, classes]. The side is open where the
+        net trains on other sizes than it validates.
+    """
+    side = architecture.net_size(image_size)
+    with computing_in(precision):
+        return build_model(
+            architecture, side if (config.crop_size or image_size) == side else None, classes
+        )
+
+
+def wrap_for_training(
+    net: keras.Model,
+    architecture: ModelConfig,
+    config: TrainConfig,
+    image_size: int,
+    replicas: int,
+    *,
+    split: bool,
+) -> AugmentedModel:
+    """Puts the augmentation around a net, and BatchNorm over what the recipe says.
+
+    Args:
+        net: With its first weights.
+        architecture: Which net it is.
+        config: How it is trained.
+        image_size: Side of the stored images, in pixels.
+        replicas: Devices over which a batch is split.
+        split: Each replica runs the step on its part of the batch, as TensorFlow's do; without it
+            one step runs over the whole batch.
+
+    Returns:
+        The model for `fit`, not compiled.
+    """
+    net = set_batch_norm(net, config.batch_norm, replicas, split)
+    kind = SplitModel if split else AugmentedModel
+    return kind(net, config, config.crop_size or image_size, architecture.reduction)
