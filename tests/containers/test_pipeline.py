@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from components.common.files import file_digest
 from pipelines.targets.containers import RUN_LABEL, _Launcher
 from tests.containers.conftest import SMALL
 
@@ -119,7 +120,14 @@ def test_figures_are_those_of_subprocesses(in_containers, in_subprocesses):
     # Of the Keras file, which has the time of its making in it.
     assert one.pop("model_digest") != other.pop("model_digest")
     assert one == other
-    assert in_containers.run["verdict"] == in_subprocesses.run["verdict"]
+    verdicts = []
+    for run in (in_containers, in_subprocesses):
+        evaluation = run.read("evaluate-model", "evaluation")
+        verdict = dict(run.run["verdict"])
+        assert verdict.pop("evaluation_digest") == file_digest(evaluation)
+        assert verdict.pop("model_digest") == json.loads(evaluation.read_text())["model_digest"]
+        verdicts.append(verdict)
+    assert verdicts[0] == verdicts[1]
 
 
 def test_exported_predictions_are_those_of_subprocesses(in_containers, in_subprocesses, photos):
