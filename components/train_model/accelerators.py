@@ -28,6 +28,7 @@ JAX, TENSORFLOW = "jax", "tensorflow"
 KINDS = (AUTO, TPU, GPU, CPU)
 RUNTIMES = (AUTO, JAX, TENSORFLOW)
 _BACKEND = "KERAS_BACKEND"
+_NO_METADATA = "TPU_SKIP_MDS_QUERY"
 _PCI = Path("/sys/bus/pci/devices")
 # Source: jax/_src/hardware_utils.py: Google's vendor id, and the devices that are TPU chips.
 _GOOGLE = "0x1ae0"
@@ -145,6 +146,9 @@ def open_accelerator(
         kind = _choose_kind(config)
         runtime = _choose_runtime(config, kind)
         _choose_backend(runtime)
+        if not count_tpu_chips():
+            # libtpu would ask Google Cloud's metadata server for its chips, for many minutes.
+            os.environ.setdefault(_NO_METADATA, "1")
         import_tensorflow_quietly()
         opener = _open_jax if runtime == JAX else _open_tensorflow
         found, replicas, strategy = opener(config, kind, link)
