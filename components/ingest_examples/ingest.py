@@ -40,7 +40,7 @@ from components.ingest_examples.work import (
 STEP = "ingest-examples"
 REPORT_FILE = "report.html"
 _REJECTS_NAMED = 20
-_PHOTOS_PER_PART = 32
+_PHOTOS_PER_PART = 48
 # A class with this many times the examples of another is worth a word.
 _UNBALANCED = 3.0
 

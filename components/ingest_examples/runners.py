@@ -3,6 +3,7 @@
 The functions are those of `work.py`, whichever runner calls them.
 """
 
+import gc
 import itertools
 import os
 import sys
@@ -60,7 +61,7 @@ class LocalRunner:
     def __enter__(self) -> "LocalRunner":
         if self._workers > 1:
             self._pool = ProcessPoolExecutor(
-                self._workers, mp_context=_context(), initializer=end_with_parent
+                self._workers, mp_context=_context(), initializer=_begin_worker
             )
             # The processes start here, while this one has no other thread.
             self._pool.submit(os.getpid).result()
@@ -105,6 +106,12 @@ def _lost_worker_explained() -> Iterator[None]:
             "a worker process was killed, most often for lack of memory: use fewer --workers, "
             "or remove photos of very many pixels"
         ) from error
+
+
+def _begin_worker() -> None:
+    end_with_parent()
+    # What a fork inherits lives as long as the worker: looking through it again copies its pages.
+    gc.freeze()
 
 
 def _context() -> BaseContext:
