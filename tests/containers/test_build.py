@@ -12,6 +12,7 @@ import pytest
 from components.images import CPU
 from pipelines.image_lock import load_image_lock, pin_images
 from tests.fakes.registry import digest_of, local_registry
+from tests.planted import PLANTED, SECRET
 
 pytestmark = pytest.mark.docker
 
@@ -53,6 +54,19 @@ def engine_is_left_as_it_was(engine, image):
 
 
 @pytest.fixture
+def copy_of_the_project(repository, tmp_path):
+    checkout = tmp_path / "copy"
+    for folder in ("components", "pipelines", "containers"):
+        shutil.copytree(
+            repository / folder,
+            checkout / folder,
+            ignore=shutil.ignore_patterns("__pycache__", "*.lock.json"),
+        )
+    shutil.copy(repository / ".dockerignore", checkout)
+    return checkout
+
+
+@pytest.fixture
 def checkout(tmp_path):
     """A repository with one commit, whose image has one file."""
     root = tmp_path / "checkout"
@@ -73,16 +87,9 @@ def registry():
         yield server
 
 
-def test_change_of_the_code_makes_one_layer(engine, image, repository, tmp_path):
+def test_change_of_the_code_makes_one_layer(engine, image, copy_of_the_project, tmp_path):
     """The whole project, changed in a copy."""
-    checkout = tmp_path / "copy"
-    for folder in ("components", "pipelines", "containers"):
-        shutil.copytree(
-            repository / folder,
-            checkout / folder,
-            ignore=shutil.ignore_patterns("__pycache__", "*.lock.json"),
-        )
-    shutil.copy(repository / ".dockerignore", checkout)
+    checkout = copy_of_the_project
     with (checkout / "components" / "train_model" / "train.py").open("a") as file:
         file.write("# changed\n")
     finished = build(checkout, tmp_path / "lock.json", "--commit", "1" * 40)
@@ -93,6 +100,27 @@ def test_change_of_the_code_makes_one_layer(engine, image, repository, tmp_path)
     assert before[:-1] == after[:-1]
     assert before[-1] != after[-1]
     assert changed.labels["org.opencontainers.image.revision"] == "1" * 40
+
+
+@pytest.mark.parametrize("target", ["cpu", "serve"])
+def test_no_layer_has_a_secret(engine, copy_of_the_project, target, tmp_path, monkeypatch):
+    """Of the environment of the build, and of files that lie beside the code and among it."""
+    for folder in ("", "components", "pipelines/recipes", "containers"):
+        for name in (".env", ".netrc", "credentials.json", "key.pem"):
+            (copy_of_the_project / folder / name).write_text(SECRET)
+    for variable, secret in PLANTED.items():
+        monkeypatch.setenv(variable, secret)
+    commit = "2" * 40
+    finished = build(copy_of_the_project, tmp_path / "lock.json", "--commit", commit, target)
+    assert finished.returncode == 0, finished.stderr
+    built = engine.images.get(load_image_lock(tmp_path / "lock.json").images[target])
+    found = {SECRET: False, commit: False}
+    end = b""
+    for part in built.save():
+        found = {word: was or word.encode() in end + part for word, was in found.items()}
+        end = part[-64:]
+    # That the commit is found shows that the search finds.
+    assert found == {SECRET: False, commit: True}
 
 
 def test_image_is_tagged_with_its_commit(engine, checkout, tmp_path):

@@ -36,6 +36,7 @@ from tests.fakes.jobsets import validate_jobset
 from tests.fakes.kubeflow import FAULTS, RefusedError, check_cron, serve_kubeflow
 from tests.fakes.pods import make_pod
 from tests.fakes.vertex import serve_vertex
+from tests.planted import PLANTED, SECRET
 
 PHOTOS = ["--images", "gs://bucket/photos"]
 PLACE = ["--target", "kubeflow", "--config", "kubeflow.yaml"]
@@ -599,9 +600,12 @@ TARGETS: dict[str, dict[str, Any]] = {
 
 class TestCompile:
     @pytest.fixture(params=TARGETS)
-    def compiled(self, request, here, capsys):
+    def compiled(self, request, here, capsys, monkeypatch):
         write_target(here, **TARGETS[request.param])
+        for variable, secret in PLANTED.items():
+            monkeypatch.setenv(variable, secret)
         assert run(capsys, "compile", *PHOTOS, *PLACE, "--output", "p.yaml")[0] == 0
+        assert SECRET not in (here / "p.yaml").read_text()
         return request.param, list(yaml.safe_load_all((here / "p.yaml").read_text()))
 
     def test_equals_the_golden_file(self, compiled, repository):

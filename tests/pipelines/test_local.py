@@ -20,6 +20,7 @@ from rich.console import Console
 from components.common.progress import Event
 from pipelines.console import BarConsole
 from tests.builders import make_photos
+from tests.planted import PLANTED, SECRET
 
 TINY = [
     "--set=ingest.image_size=32",
@@ -36,16 +37,6 @@ STEPS = [
     "gate-model",
     "report-run",
 ]
-
-
-# Where people keep what nobody else may have.
-SECRET = "planted-7c1e"
-PLANTED = {
-    name: f"{SECRET}-{number}"
-    for number, name in enumerate(
-        ("GOOGLE_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "KFP_TOKEN", "PASSWORD", "NETRC")
-    )
-}
 
 
 def start(*arguments, **options):

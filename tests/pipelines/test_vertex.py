@@ -20,6 +20,7 @@ from pipelines.targets import vertex as runs
 from pipelines.targets.vertex_config import VertexTarget
 from tests.commands import DIGEST, lock_images, run
 from tests.fakes.vertex import FAULTS, PARENT, PROJECT, REGION, serve_vertex
+from tests.planted import PLANTED, SECRET
 
 PHOTOS = ["--images", "gs://bucket/photos"]
 State = v1.PipelineTaskDetail.State
@@ -473,10 +474,13 @@ TARGETS: dict[str, dict[str, Any]] = {
 
 class TestCompile:
     @pytest.fixture(params=TARGETS)
-    def compiled(self, request, here, capsys):
+    def compiled(self, request, here, capsys, monkeypatch):
         write_target(here, **TARGETS[request.param])
         arguments = ["compile", "--target", "vertex", *PHOTOS, *PLACE, "--output", "p.yaml"]
+        for variable, secret in PLANTED.items():
+            monkeypatch.setenv(variable, secret)
         assert run(capsys, *arguments)[0] == 0
+        assert SECRET not in (here / "p.yaml").read_text()
         return request.param, yaml.safe_load((here / "p.yaml").read_text())
 
     def test_equals_the_golden_file(self, compiled, repository):
