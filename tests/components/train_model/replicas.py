@@ -52,10 +52,11 @@ def main(runtime: str, examples: Path, output: Path, *cases: str) -> None:
     """Trains every case on eight devices, and on one."""
     with open_accelerator(AcceleratorConfig("cpu", runtime, REPLICAS)) as eight:
         from components.common.config import build
-        from components.train_model import train as training
+        from components.train_model import building
         from components.train_model.architectures import ModelConfig
         from components.train_model.config import TrainConfig
         from components.train_model.models.batch_norm import set_batch_norm
+        from components.train_model.train import train
 
         def of_groups(net, scope, replicas, split):
             # On one device: what the scope means, in one program without any replica.
@@ -66,8 +67,8 @@ def main(runtime: str, examples: Path, output: Path, *cases: str) -> None:
             model, config = CASES[name]
             for devices, function in ((one, of_groups), (eight, set_batch_norm)):
                 folder = output / f"{name}-{devices.replicas}"
-                with mock.patch.object(training, "set_batch_norm", function):
-                    training.train(
+                with mock.patch.object(building, "set_batch_norm", function):
+                    train(
                         examples,
                         examples,
                         build(ModelConfig, model),
