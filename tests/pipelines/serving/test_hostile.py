@@ -270,9 +270,11 @@ def test_slow_senders_do_not_keep_others_waiting(server):
 
 def test_bombs_at_the_same_time(server):
     rng = random.Random(3)
-    clients = [socket.create_connection((server.host, server.port), timeout=20) for _ in range(40)]
-    for client in clients:
-        client.sendall(rng.choice([png_bomb, wide_jpeg, scans])(rng))
+    # Made first: whoever connects and says nothing for long is turned away.
+    bombs = [rng.choice([png_bomb, wide_jpeg, scans])(rng) for _ in range(40)]
+    clients = [socket.create_connection((server.host, server.port), timeout=20) for _ in bombs]
+    for client, bomb in zip(clients, bombs, strict=True):
+        client.sendall(bomb)
     for client in clients:
         with client:
             assert client.recv(1000).startswith(b"HTTP/1.1 400")
