@@ -28,8 +28,8 @@ from components.train_model.config import CheckpointConfig, TrainConfig
 @click.option("--train-config", metavar="FILE|JSON", help="How to train, in place of a recipe's.")
 @click.option(
     "--checkpoint",
-    type=PATH,
-    metavar="DIR",
+    default="",
+    metavar="DIR|gs://...",
     help="Save training there, and go on from there after it was killed.",
 )
 @click.option(
@@ -55,7 +55,7 @@ def command(
     recipe: str | None,
     model_config: str | None,
     train_config: str | None,
-    checkpoint: Path | None,
+    checkpoint: str,
     checkpoint_steps: int,
     accelerator: str | None,
     assignments: tuple[str, ...],

@@ -105,6 +105,7 @@ class Checkpoint:
 
     Args:
         folder: Made where it is missing.
+        name: What messages call it.
         training: Digest of everything that decides the course of the training.
         writes: Whether what is saved is written; of several hosts that train one model, one does.
 
@@ -113,8 +114,9 @@ class Checkpoint:
         DataError: What it holds is damaged.
     """
 
-    def __init__(self, folder: Path, training: str, *, writes: bool = True) -> None:
+    def __init__(self, folder: Path, name: str, training: str, *, writes: bool = True) -> None:
         self.folder = folder
+        self.name = name
         self.training = training
         self._writes = writes
         folder.mkdir(parents=True, exist_ok=True)
@@ -196,11 +198,13 @@ class Checkpoint:
         path = self.folder / saved.file
         try:
             if file_digest(path) != saved.digest:
-                raise DataError(f"checkpoint {path}: damaged; delete {self.folder} to start anew")
+                raise DataError(
+                    f"checkpoint {self.name}: {saved.file} is damaged; delete it all to start anew"
+                )
         except OSError as error:
             raise DataError(
-                f"checkpoint {path}: cannot be read ({error.strerror}); delete {self.folder} to "
-                "start anew"
+                f"checkpoint {self.name}: {saved.file} cannot be read ({error.strerror}); delete "
+                "it all to start anew"
             ) from error
         model.load_weights(path)
 
@@ -223,11 +227,11 @@ class Checkpoint:
             state = build(State, read_mapping(str(path)))
         except UserError as error:
             raise DataError(
-                f"checkpoint {self.folder}: damaged ({error}); delete it to start anew"
+                f"checkpoint {self.name}: damaged ({error}); delete it to start anew"
             ) from error
         if state.training != self.training:
             raise ConfigError(
-                f"checkpoint {self.folder}: expected that of this training, received that of one "
+                f"checkpoint {self.name}: expected that of this training, received that of one "
                 "with another recipe, other examples or other devices; give another folder, or "
                 "delete this one"
             )

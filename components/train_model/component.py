@@ -26,8 +26,9 @@ def train_model(
         augmented: Data set with the train split.
         model_config: Architecture; keys of `ModelConfig`.
         train_config: How to train; keys of `TrainConfig`.
-        checkpoint: Folder where training is saved, and from where a training that was killed goes
-            on; empty to keep nothing.
+        checkpoint: Folder, also a `gs://` one, where training is saved, and from where a training
+            that was killed goes on; empty for one beside the model in Cloud Storage, and for none
+            on this machine.
         checkpoint_steps: Steps between two checkpoints within an epoch; 0 for none.
         accelerator: What to train on; keys of `AcceleratorConfig`.
         model: `model.keras`, `model.json`, `history.json` and `tensorboard/`.
@@ -44,12 +45,13 @@ def train_model(
         from components.train_model.accelerators import AcceleratorConfig, open_accelerator
         from components.train_model.architectures import ModelConfig
         from components.train_model.config import CheckpointConfig, TrainConfig
+        from components.train_model.transfer import checkpoint_place
 
         architecture = build(ModelConfig, model_config, "model")
         training = build(TrainConfig, train_config, "train")
-        saving = CheckpointConfig(Path(checkpoint) if checkpoint else None, checkpoint_steps)
         devices = build(AcceleratorConfig, accelerator, "accelerator")
         check_stamps(examples=examples, augmented=augmented)
+        saving = CheckpointConfig(checkpoint_place(checkpoint, model.uri), checkpoint_steps)
         with open_accelerator(devices) as opened:
             # Keras takes its backend when it is imported.
             from components.train_model.train import train

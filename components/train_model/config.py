@@ -5,7 +5,6 @@ Needs no TensorFlow, so that a recipe is checked where it is written, not where 
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 
 from components.common.config import Range, check, choose
 from components.common.errors import ConfigError
@@ -336,11 +335,12 @@ class CheckpointConfig:
     """Where and how often training is saved; it does not change what comes of it.
 
     Attributes:
-        folder: A training that was killed goes on from what is there; None to keep nothing.
+        place: A training that was killed goes on from what is there: a folder of this machine, or
+            a `gs://` one; empty to keep nothing.
         steps: Steps between two checkpoints within an epoch; 0 for one at the end of each.
     """
 
-    folder: Path | None = None
+    place: str = ""
     steps: int = 0
 
     def __post_init__(self) -> None:

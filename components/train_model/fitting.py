@@ -174,7 +174,7 @@ def _fit_on(
             verbose=0,
         )
     if follower.broken_epoch:
-        kept = f"; {follower.checkpoint.folder} has the epoch before it" if follower.lasts else ""
+        kept = f"; {follower.checkpoint.name} has the epoch before it" if follower.lasts else ""
         raise FlowersError(
             f"the loss became NaN in epoch {follower.broken_epoch}: expected a number; lower "
             f"{'train.head.schedule' if phase.head_only else 'train.schedule'}.peak, now "
@@ -276,7 +276,7 @@ class Follower(keras.callbacks.Callback):
             # Host 0 has written the checkpoint before any host leaves, and all leave by themselves.
             self.accelerator.link.gather(None)
             self.accelerator.link.leave()
-        place = f"saved in {self.checkpoint.folder}" if self.lasts else "not saved: no --checkpoint"
+        place = f"saved in {self.checkpoint.name}" if self.lasts else "not saved: no --checkpoint"
         position = self.checkpoint.position
         raise RetryError(
             f"told to end (SIGTERM) after {position.epoch} epochs and {position.step} steps, "

@@ -16,7 +16,7 @@ from components.train_model.architectures import ModelConfig
 from components.train_model.config import TrainConfig
 from components.train_model.jobset import POD_NAME, POD_UID, PodsConfig, make_jobset, pod_command
 from components.train_model.launch import Kubernetes, own_namespace, run_jobset
-from components.train_model.transfer import check_remote, download
+from components.train_model.transfer import check_remote, checkpoint_place, download
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Places:
     @property
     def saved(self) -> str:
         """Where the training is saved on its way."""
-        return self.checkpoint or self.model.rstrip("/") + "-checkpoint"
+        return checkpoint_place(self.checkpoint, self.model)
 
 
 def train_on_hosts(

@@ -3,7 +3,7 @@
     python -m components.train_model.pod --examples gs://... --augmented gs://... --output gs://...
 
 The training itself is `python -m components.train_model`, on folders of this pod. Host 0 writes the
-outputs and the checkpoints; what is left of an earlier try is brought to every host.
+outputs and the checkpoints, and hands on what is left of an earlier try.
 """
 
 import os
@@ -42,25 +42,21 @@ def command(
     with tempfile.TemporaryDirectory() as scratch:
         here = Path(scratch)
         with run_step("train-model"):
-            from components.train_model.transfer import check_remote, download, mirrored, upload
+            from components.train_model.transfer import check_remote, download, upload
 
             for name, place in (("examples", examples), ("augmented", augmented)):
                 check_remote(name, place)
                 download(place, here / name)
-            download(checkpoint, here / "checkpoint")
         arguments = [
             *("--examples", str(here / "examples"), "--augmented", str(here / "augmented")),
-            *("--output", str(here / "output"), "--checkpoint", str(here / "checkpoint")),
+            *("--output", str(here / "output"), "--checkpoint", checkpoint),
             *("--checkpoint-steps", str(checkpoint_steps)),
             *("--model-config", model_config, "--train-config", train_config),
             *_accelerator(accelerator),
         ]
-        if not is_first:
-            train_command.main(arguments, standalone_mode=False)
-            return
-        with mirrored(here / "checkpoint", checkpoint):
-            train_command.main(arguments, standalone_mode=False)
-        upload(here / "output", output)
+        train_command.main(arguments, standalone_mode=False)
+        if is_first:
+            upload(here / "output", output)
 
 
 def _accelerator(given: str) -> list[str]:

@@ -1,14 +1,17 @@
 """Trains a model from a recipe and writes what a later step, a reader or a second try needs."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 
+from components.common import storage
 from components.common.config import to_json
 from components.common.dataset import Dataset, load_dataset
 from components.common.errors import ConfigError, DataError
@@ -30,6 +33,7 @@ from components.train_model.models.blocks import average_over_flip, reduce_first
 from components.train_model.plan import Plan
 from components.train_model.precision import choose_precision
 from components.train_model.report import write_report
+from components.train_model.transfer import mirrored
 from components.train_model.weights import load_first_weights
 
 STEP = "train-model"
@@ -147,8 +151,11 @@ def _train(
     replicas = accelerator.replicas
     plan = Plan(config, augmented.counts["train"] // config.batch_size(replicas), replicas)
     course = _digest(examples, augmented, model_config, config, precision, accelerator)
-    with tempfile.TemporaryDirectory() as scratch:
-        checkpoint = _open_checkpoint(saving, Path(scratch), course, accelerator)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _checkpoint_folder(saving, Path(scratch), accelerator) as folder,
+    ):
+        checkpoint = _open_checkpoint(folder, saving, course, accelerator)
         with accelerator.building():
             model = _build(examples, model_config, config, precision, accelerator)
         with accelerator.training():
@@ -173,13 +180,27 @@ def _train(
     return result
 
 
+@contextlib.contextmanager
+def _checkpoint_folder(
+    saving: CheckpointConfig, scratch: Path, accelerator: Accelerator
+) -> Iterator[Path]:
+    """The folder of this machine for a checkpoint; host 0 alone has one that lasts."""
+    if not saving.place or not accelerator.hosts.is_first:
+        yield scratch
+    elif storage.is_remote(saving.place):
+        with mirrored(scratch, saving.place):
+            yield scratch
+    else:
+        yield Path(saving.place)
+
+
 def _open_checkpoint(
-    saving: CheckpointConfig, scratch: Path, course: str, accelerator: Accelerator
+    folder: Path, saving: CheckpointConfig, course: str, accelerator: Accelerator
 ) -> Checkpoint:
     """The checkpoint to go on from; what host 0 has of it is sent to the others."""
     hosts, link = accelerator.hosts, accelerator.link
     if link is None:
-        return Checkpoint(saving.folder or scratch, course)
+        return Checkpoint(folder, saving.place, course)
     for index, other in enumerate(link.gather(course)):
         if other != course:
             raise ConfigError(
@@ -187,12 +208,12 @@ def _open_checkpoint(
                 f"received others than host {index}"
             )
     if hosts.is_first:
-        checkpoint = Checkpoint(saving.folder or scratch, course)
+        checkpoint = Checkpoint(folder, saving.place, course)
         for part in pack_checkpoint(checkpoint.folder):
             link.from_first(part)
         return checkpoint
-    unpack_checkpoint(link.from_first(), link.from_first(), scratch)
-    return Checkpoint(scratch, course, writes=False)
+    unpack_checkpoint(link.from_first(), link.from_first(), folder)
+    return Checkpoint(folder, saving.place, course, writes=False)
 
 
 def _build(
@@ -246,14 +267,14 @@ def _fit(
     position = checkpoint.position
     tells = accelerator.hosts.is_first
     if checkpoint.state and tells:
-        say(STEP, f"goes on from {checkpoint.folder}, after epoch {position.epoch}")
+        say(STEP, f"goes on from {checkpoint.name}, after epoch {position.epoch}")
     logs = EventLogs(checkpoint.folder / LOGS_FOLDER)
     with (
         progress(STEP, "epochs", plan.config.total_epochs) if tells else silence() as shown,
         damage_is_data_error(examples, augmented),
     ):
         shown.advance(position.epoch)
-        lasts = saving.folder is not None
+        lasts = bool(saving.place)
         follower = Follower(plan, checkpoint, shown, logs, accelerator, saving.steps, lasts)
         fit(model, plan, augmented, examples, checkpoint, follower)
     logs.close()

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.common import gcs, storage
-from components.common.errors import ConfigError
+from components.common.errors import ConfigError, FlowersError
+from components.common.progress import say
 
+STEP = "train-model"
 _SECONDS = 30.0
 
 
@@ -52,14 +54,18 @@ class CheckpointMirror:
     deleted after it: whenever the copying stops, the bucket holds a whole checkpoint.
 
     Args:
-        folder: The checkpoint.
+        folder: The checkpoint; what it holds already came from the bucket.
         place: `gs://` folder.
     """
 
     def __init__(self, folder: Path, place: str) -> None:
         self._folder = folder
         self._place = place
-        self._copied: dict[str, int] = {}
+        self._copied = {
+            path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
         self._lock = threading.Lock()
         # Not above: whoever only copies outputs needs no Keras.
         from components.train_model.checkpoints import STATE_FILE
@@ -99,12 +105,21 @@ class CheckpointMirror:
 
 @contextmanager
 def mirrored(folder: Path, place: str) -> Iterator[None]:
-    """Mirrors a checkpoint while the block runs, and once more at its end, however it ends."""
+    """Brings a checkpoint here and mirrors it while the block runs, and however that ends.
+
+    Args:
+        folder: Made, if it is not there.
+        place: `gs://` folder.
+    """
+    download(place, folder)
     mirror, ended = CheckpointMirror(folder, place), threading.Event()
 
     def work() -> None:
         while not ended.wait(_SECONDS):
-            mirror.copy()
+            try:
+                mirror.copy()
+            except FlowersError as error:
+                say(STEP, f"the checkpoint is not in the bucket yet: {error}")
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -114,3 +129,18 @@ def mirrored(folder: Path, place: str) -> Iterator[None]:
         ended.set()
         thread.join()
         mirror.copy()
+
+
+def checkpoint_place(place: str, model: str) -> str:
+    """Where a training is saved that may be started again on another machine.
+
+    Args:
+        place: What was asked for; empty for beside the model.
+        model: URI of the model artifact, which is the same when a task is tried again.
+
+    Returns:
+        A folder; empty where nothing was asked for and the model is on this machine.
+    """
+    if place or not storage.is_remote(model):
+        return place
+    return model.rstrip("/") + "-checkpoint"

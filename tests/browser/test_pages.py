@@ -72,7 +72,7 @@ class TestReport:
         for picture in watched.page.locator("img").all():
             assert picture.get_attribute("alt")
         charts = watched.page.locator("figure[role=img]").all()
-        assert len(charts) >= 8
+        assert len(charts) >= 7
         assert all(chart.get_attribute("aria-label") for chart in charts)
 
     def test_all_pictures_are_drawn(self, open_page, run):

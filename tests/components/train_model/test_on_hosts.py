@@ -20,7 +20,7 @@ from components.train_model.jobset import PodsConfig, make_jobset, pod_command
 from components.train_model.launch import Kubernetes, own_namespace, run_jobset
 from components.train_model.on_hosts import Places, train_on_hosts
 from components.train_model.pod import command as pod
-from components.train_model.transfer import CheckpointMirror, download, upload
+from components.train_model.transfer import CheckpointMirror, checkpoint_place, download, upload
 from tests.buckets import emulator
 from tests.builders import TINY_MODEL, TINY_TRAIN
 from tests.fakes.jobsets import serve_cluster, validate_jobset
@@ -345,3 +345,9 @@ class TestCheckpointMirror:
             assert {one.name for one in back.iterdir()} == {"state.json", f"{step}.weights.h5"}
             named = json.loads((back / "state.json").read_text())["weights"]
             assert (back / named).read_bytes() == b"w" * step
+
+
+def test_checkpoint_is_beside_a_model_in_the_bucket():
+    assert checkpoint_place("", "gs://bucket/run/model") == "gs://bucket/run/model-checkpoint"
+    assert checkpoint_place("gs://other/place", "gs://bucket/run/model") == "gs://other/place"
+    assert checkpoint_place("", "/runs/model") == ""

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
 
 from components.common.config import build
 from components.common.dataset import load_dataset, save_dataset
@@ -20,6 +22,7 @@ from components.train_model.architectures import ModelConfig
 from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.input_pipeline import eval_batches
 from components.train_model.train import train
+from tests.buckets import emulator
 from tests.builders import TINY_MODEL, TINY_TRAIN, make_dataset
 from tests.kills import Killed, killed_after
 
@@ -169,7 +172,7 @@ def test_loss_that_is_no_number_ends_the_training(examples, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_last_good_checkpoint_stays(examples, tmp_path):
-    saving = CheckpointConfig(tmp_path / "checkpoint")
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"))
     with pytest.raises(FlowersError, match="checkpoint has the epoch before it"):
         run(examples, tmp_path / "out", saving=saving, **BROKEN)
     state = json.loads((tmp_path / "checkpoint" / "state.json").read_text())
@@ -341,7 +344,7 @@ def test_training_goes_on_as_if_nothing_had_happened(
 ):
     changes = COURSES[course] | {"epochs": 3}
     undisturbed = run(examples, tmp_path / "whole", **changes)
-    saving = CheckpointConfig(tmp_path / "checkpoint", steps=2)
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"), steps=2)
     with monkeypatch.context() as patched:
         killed_after(patched, saves)
         with pytest.raises(Killed):
@@ -354,8 +357,34 @@ def test_training_goes_on_as_if_nothing_had_happened(
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+def test_training_goes_on_on_another_machine_from_the_bucket(
+    examples, tmp_path, monkeypatch, capsys
+):
+    place = "gs://bucket/run/model-checkpoint"
+    saving = CheckpointConfig(place)
+    undisturbed = run(examples, tmp_path / "whole", epochs=3)
+    with emulator() as address:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        client = storage.Client(project="test", credentials=AnonymousCredentials())
+        client.create_bucket("bucket")
+        with monkeypatch.context() as patched:
+            killed_after(patched, 2)
+            with pytest.raises(Killed):
+                run(examples, tmp_path / "killed", saving=saving, epochs=3)
+        capsys.readouterr()
+        resumed = run(examples, tmp_path / "resumed", saving=saving, epochs=3)
+        names = [
+            blob.name.removeprefix("run/model-checkpoint/") for blob in client.list_blobs("bucket")
+        ]
+    assert f"goes on from {place}, after epoch 2" in capsys.readouterr().out
+    np.testing.assert_allclose(figures(resumed), figures(undisturbed), rtol=1e-5)
+    assert "state.json" in names
+    # What the first machine has left and nothing names any longer is gone.
+    assert sum(name.endswith(".weights.h5") for name in names) == 2
+
+
 def test_finished_training_is_not_done_again(examples, tmp_path):
-    saving = CheckpointConfig(tmp_path / "checkpoint")
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"))
     first = run(examples, tmp_path / "first", saving=saving)
     second = run(examples, tmp_path / "second", saving=saving)
     assert first.history == second.history
@@ -363,7 +392,7 @@ def test_finished_training_is_not_done_again(examples, tmp_path):
 
 
 def test_checkpoint_of_another_training(examples, tmp_path):
-    saving = CheckpointConfig(tmp_path / "checkpoint")
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"))
     run(examples, tmp_path / "first", saving=saving)
     with pytest.raises(ConfigError, match=r"expected that of this training.* another folder"):
         run(examples, tmp_path / "second", saving=saving, seed=9)
@@ -371,7 +400,7 @@ def test_checkpoint_of_another_training(examples, tmp_path):
 
 @pytest.mark.parametrize("damage", ["flip", "delete", "state"])
 def test_damaged_checkpoint(examples, tmp_path, damage):
-    saving = CheckpointConfig(tmp_path / "checkpoint")
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"))
     run(examples, tmp_path / "first", saving=saving)
     state = tmp_path / "checkpoint" / "state.json"
     kept = tmp_path / "checkpoint" / json.loads(state.read_text())["kept_weights"]["file"]

@@ -33,7 +33,7 @@ def test_xception_from_a_file_to_an_export(weights, tmp_path, monkeypatch):
     changes = (f"model.weights={path}", "train.epochs=2", "train.batch_per_replica=4")
     recipe = load_recipe("xception", changes)
     outputs = [tmp_path / name for name in ("model", "metrics.json", "report.html")]
-    saving = CheckpointConfig(tmp_path / "checkpoint")
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"))
     arguments = (examples, examples, recipe.model, recipe.train, *outputs, saving)
 
     with monkeypatch.context() as patched:
