@@ -11,11 +11,13 @@ in one step, so a process may be killed at any moment.
 import contextlib
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from components.common.config import build, read_mapping, to_json
 from components.common.errors import ConfigError, DataError, UserError
@@ -25,6 +27,8 @@ from components.train_model.history import Epoch
 
 STATE_FILE = "state.json"
 _SUFFIX = ".weights.h5"
+# More than HDF5 adds to each variable, which is 1 to 2 KiB.
+_BYTES_AROUND_VARIABLE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,16 +173,24 @@ class Checkpoint:
         )
 
     def write(self, model: keras.Model, name: str) -> Saved:
-        """Writes the weights of a model; `save` has to name them for them to stay."""
+        """Writes the weights of a model; `save` has to name them for them to stay.
+
+        Raises:
+            OSError: There is no room for them; nothing of them is left.
+        """
         if not self._writes:
             return Saved("", "")
         path = self.folder / f"{name}{_SUFFIX}"
         # Keras insists on the suffix, so what is not whole has another prefix.
         partial = self.folder / f"partial-{os.getpid()}{_SUFFIX}"
-        with _undistributed():
-            model.save_weights(partial, overwrite=True)
-        saved = Saved(path.name, file_digest(partial))
-        partial.replace(path)
+        try:
+            _make_sure_of_room(partial, model)
+            with _undistributed():
+                model.save_weights(partial, overwrite=True)
+            saved = Saved(path.name, file_digest(partial))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
         return saved
 
     def restore(self, model: keras.Model) -> None:
@@ -236,6 +248,24 @@ class Checkpoint:
                 "delete this one"
             )
         return state
+
+
+def _make_sure_of_room(path: Path, model: keras.Model) -> None:
+    """Makes a file as large as that of the weights of a model will be, which replaces it.
+
+    Where a disk is full, HDF5 does not say so but crashes the process.
+
+    Raises:
+        OSError: There is no room.
+    """
+    # A model that was not compiled has none.
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.variables, *(optimizer.variables if optimizer else [])]
+    size = sum(math.prod(one.shape) * np.dtype(one.dtype).itemsize for one in variables)
+    with path.open("wb") as file:
+        # Not on macOS.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size + _BYTES_AROUND_VARIABLE * len(variables))
 
 
 @contextlib.contextmanager
