@@ -87,7 +87,7 @@ def train_model_on_hosts(
     metrics: Output[Metrics],
     report: Output[HTML],
 ) -> None:
-    """Trains a model on several hosts, with a JobSet that it makes, follows and deletes.
+    """Trains a model on several hosts, in pods that it makes, follows and deletes.
 
     Args:
         examples: Data set with the validation split.

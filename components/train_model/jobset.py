@@ -10,10 +10,39 @@ import dataclasses
 import json
 from typing import Any
 
-from components.common.config import Range, check
+from components.common.config import Range, check, choose
 from components.train_model.hosts import COORDINATOR, COUNT, INDEX
 
-GROUP, VERSION, PLURAL = "jobset.x-k8s.io", "v1alpha2", "jobsets"
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of things that the API server keeps.
+
+    Attributes:
+        group: Group of its API.
+        version: Version of that.
+        plural: What it is called in addresses.
+        name: What it is called in a manifest.
+        done: Condition of one that ended well.
+    """
+
+    group: str
+    version: str
+    plural: str
+    name: str
+    done: str = ""
+
+    @property
+    def api_version(self) -> str:
+        """As a manifest has it."""
+        return f"{self.group}/{self.version}"
+
+
+JOBSET = Kind("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet", done="Completed")
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+# What makes the pods of several hosts; `auto` is a TrainJob where Kubeflow Trainer is installed.
+AUTO, BY_JOBSET, BY_TRAINJOB = "auto", "jobset", "trainjob"
+LAUNCHERS = (AUTO, BY_JOBSET, BY_TRAINJOB)
 NAME_LABEL = "jobset.sigs.k8s.io/jobset-name"
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 JOB = "hosts"
@@ -23,7 +52,6 @@ POD_NAME, POD_UID = "FLOWERS_POD_NAME", "FLOWERS_POD_UID"
 _PORT = 8476
 _EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 _NODE_POOL = "cloud.google.com/gke-nodepool"
-_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _SCRATCH = "/tmp"  # noqa: S108
 # As long as a spot node is given before it is taken away; training saves its checkpoint meanwhile.
 # Source: cloud.google.com/kubernetes-engine/docs/concepts/spot-vms.
@@ -47,6 +75,7 @@ class PodsConfig:
         user: User and group id.
         service_account: Kubernetes service account; empty for the namespace's.
         image_pull_secrets: Secrets to pull the image with.
+        launcher: `jobset`, `trainjob`, or `auto` for a TrainJob where there are any.
         queue: Local queue of Kueue; empty for none.
         restarts: How often all pods start anew, from the last checkpoint, when one is lost.
         timeout_hours: When they are ended; 0 for never.
@@ -63,6 +92,7 @@ class PodsConfig:
     user: int = 10001
     service_account: str = ""
     image_pull_secrets: tuple[str, ...] = ()
+    launcher: str = AUTO
     queue: str = ""
     restarts: int = 0
     timeout_hours: float = 0.0
@@ -72,6 +102,7 @@ class PodsConfig:
         check("hosts", self.hosts, Range(2, 1024))
         check("chips", self.chips, Range(1, 16))
         check("user", self.user, Range(1, 2**31 - 1))
+        choose("launcher", self.launcher, LAUNCHERS)
 
 
 def make_jobset(
@@ -90,7 +121,7 @@ def make_jobset(
         command: What every pod runs.
         owner: Reference to the pod that makes it; with that pod, Kubernetes deletes it too.
     """
-    labels = config.labels | ({_QUEUE_LABEL: config.queue} if config.queue else {})
+    labels = config.labels | ({QUEUE_LABEL: config.queue} if config.queue else {})
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": namespace,
@@ -114,8 +145,8 @@ def make_jobset(
     if config.timeout_hours:
         job["activeDeadlineSeconds"] = round(config.timeout_hours * 3600)
     return {
-        "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": "JobSet",
+        "apiVersion": JOBSET.api_version,
+        "kind": JOBSET.name,
         "metadata": metadata,
         "spec": {
             "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},

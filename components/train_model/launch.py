@@ -1,4 +1,4 @@
-"""Makes a JobSet, shows what its pods print, waits for its end, and takes it away again."""
+"""Makes a JobSet or a TrainJob, shows what its pods print, waits, and takes it away again."""
 
 import contextlib
 import dataclasses
@@ -13,9 +13,11 @@ from components.common.errors import ConfigError, FlowersError, UserError
 from components.common.patience import PATIENT, Patience, Service
 from components.common.progress import say
 from components.common.step import parse_failure
-from components.train_model.jobset import GROUP, INDEX_ANNOTATION, NAME_LABEL, PLURAL, VERSION
+from components.train_model.jobset import INDEX_ANNOTATION, JOBSET, NAME_LABEL, Kind
+from components.train_model.trainjob import RUNTIME, TRAINJOB
 
 STEP = "train-model"
+_KINDS = {kind.name: kind for kind in (JOBSET, TRAINJOB, RUNTIME)}
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _PASSES = {408, 429, 500, 502, 503, 504}
 # Log lines are asked for again over this time, since answers and clocks are not exact; in seconds.
@@ -47,6 +49,7 @@ class Kubernetes(Service):
                 ) from error
         self._custom = api.CustomObjectsApi(client)
         self._core = api.CoreV1Api(client)
+        self._groups = api.ApisApi(client)
 
     def may_pass(self, error: Exception) -> bool:
         """Whether the server or the way to it failed, and not the request."""
@@ -69,23 +72,36 @@ class Kubernetes(Service):
             )
         if status == 404:
             return ConfigError(
-                "Kubernetes: there are no JobSets in this cluster (404); install them as "
-                "docs/gke-tpu.md says"
+                "Kubernetes: there are no JobSets or TrainJobs in this cluster (404); install them "
+                "as docs/gke-tpu.md says"
             )
         return FlowersError(f"Kubernetes: {f'status {status}: ' if status else ''}{reason}")
 
     def finish(self, answer: Any, what: str) -> None:
         """Nothing: an answer is all there is."""
 
-    def find(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """A JobSet; None where there is none."""
+    def has(self, kind: Kind) -> bool:
+        """Whether this cluster knows a kind; every account may ask that."""
+
+        def ask() -> Any:
+            return self._groups.get_api_versions(_request_timeout=self.patience.request)
+
+        return kind.group in {group.name for group in self.repeat(ask).groups}
+
+    def find(self, kind: Kind, namespace: str, name: str) -> dict[str, Any] | None:
+        """A thing by its name; None where there is none."""
 
         def get() -> dict[str, Any] | None:
             from kubernetes.client import ApiException
 
             try:
                 found: dict[str, Any] = self._custom.get_namespaced_custom_object(
-                    GROUP, VERSION, namespace, PLURAL, name, _request_timeout=self.patience.request
+                    kind.group,
+                    kind.version,
+                    namespace,
+                    kind.plural,
+                    name,
+                    _request_timeout=self.patience.request,
                 )
             except ApiException as error:
                 if error.status == 404:
@@ -95,34 +111,35 @@ class Kubernetes(Service):
 
         return self.repeat(get)
 
-    def create(self, jobset: dict[str, Any]) -> None:
-        """Makes a JobSet, once, however often the answer is lost."""
-        metadata = jobset["metadata"]
+    def create(self, manifest: dict[str, Any]) -> None:
+        """Makes a thing, once, however often the answer is lost."""
+        kind, namespace, name = _identity(manifest)
         self.change(
-            lambda: self.find(metadata["namespace"], metadata["name"]),
+            lambda: self.find(kind, namespace, name),
             lambda: self._custom.create_namespaced_custom_object(
-                GROUP,
-                VERSION,
-                metadata["namespace"],
-                PLURAL,
-                jobset,
+                kind.group,
+                kind.version,
+                namespace,
+                kind.plural,
+                manifest,
                 _request_timeout=self.patience.request,
             ),
-            "creation of the JobSet",
+            f"creation of the {kind.name}",
         )
 
-    def delete(self, namespace: str, name: str) -> None:
-        """Deletes a JobSet and its pods; one that is gone is fine."""
+    def delete(self, manifest: dict[str, Any]) -> None:
+        """Deletes a thing and what belongs to it; one that is gone is fine."""
+        kind, namespace, name = _identity(manifest)
 
         def call() -> None:
             from kubernetes.client import ApiException
 
             try:
                 self._custom.delete_namespaced_custom_object(
-                    GROUP,
-                    VERSION,
+                    kind.group,
+                    kind.version,
                     namespace,
-                    PLURAL,
+                    kind.plural,
                     name,
                     propagation_policy="Foreground",
                     _request_timeout=self.patience.request,
@@ -162,6 +179,12 @@ class Kubernetes(Service):
         return [(stamp, text) for stamp, _, text in lines]
 
 
+def _identity(manifest: dict[str, Any]) -> tuple[Kind, str, str]:
+    """Kind, namespace and name of a manifest."""
+    metadata = manifest["metadata"]
+    return _KINDS[manifest["kind"]], metadata["namespace"], metadata["name"]
+
+
 def host_of(pod: Any) -> int:
     """Which host a pod is."""
     return int((pod.metadata.annotations or {}).get(INDEX_ANNOTATION, 0))
@@ -192,71 +215,79 @@ class _Logs:
                     print(text if host == 0 else f"[host {host}] {text}", flush=True)
 
 
-def run_jobset(kubernetes: Kubernetes, jobset: dict[str, Any]) -> None:
-    """Makes a JobSet, waits for its end and deletes it, whatever happens.
+def run_hosts(kubernetes: Kubernetes, manifests: list[dict[str, Any]]) -> None:
+    """Makes what trains on several hosts, waits for its end and deletes it, whatever happens.
+
+    Args:
+        kubernetes: The API server.
+        manifests: What to make, in that order; the last is a JobSet, or is made one of its name.
 
     Raises:
         FlowersError: It failed; names the host and what it said.
         UserError: The same, where it is a mistake of the user.
         KeyboardInterrupt: This process was told to end.
     """
-    namespace, name = jobset["metadata"]["namespace"], jobset["metadata"]["name"]
-    hosts = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["completions"]
+    kind, namespace, name = _identity(manifests[-1])
+    title = f"{kind.name} {namespace}/{name}"
     logs = _Logs(kubernetes, namespace)
     with _ended_by_sigterm():
         try:
-            kubernetes.create(jobset)
-            say(STEP, f"JobSet {namespace}/{name}: waits for {hosts} hosts")
-            _wait(kubernetes, namespace, name, logs)
+            for manifest in manifests:
+                kubernetes.create(manifest)
+            say(STEP, f"{title}: waits for its hosts")
+            _wait(kubernetes, manifests[-1], logs)
         finally:
-            kubernetes.delete(namespace, name)
-            say(STEP, f"JobSet {namespace}/{name}: deleted")
+            for manifest in reversed(manifests):
+                kubernetes.delete(manifest)
+            say(STEP, f"{title}: deleted")
 
 
-def _wait(kubernetes: Kubernetes, namespace: str, name: str, logs: _Logs) -> None:
+def _wait(kubernetes: Kubernetes, manifest: dict[str, Any], logs: _Logs) -> None:
+    kind, namespace, name = _identity(manifest)
     restarts = 0
     while True:
-        found = kubernetes.find(namespace, name)
+        found = kubernetes.find(kind, namespace, name)
         if found is None:
-            raise FlowersError(f"JobSet {namespace}/{name}: somebody deleted it; submit again")
-        status = found.get("status", {})
+            raise FlowersError(f"{kind.name} {namespace}/{name}: somebody deleted it; submit again")
         pods = kubernetes.pods(namespace, name)
         logs.show(pods)
-        if _condition(status, "Completed"):
+        if _condition(found, kind.done):
             return
-        if reason := _condition(status, "Failed"):
-            raise _failure(pods, logs, reason)
-        if status.get("restarts", 0) > restarts:
-            restarts = status["restarts"]
+        if reason := _condition(found, "Failed"):
+            raise _failure(kind, pods, logs, reason)
+        # Only the JobSet counts them, and that of a TrainJob is not there at once.
+        jobset = found if kind == JOBSET else kubernetes.find(JOBSET, namespace, name) or {}
+        if (again := jobset.get("status", {}).get("restarts", 0)) > restarts:
+            restarts = again
             say(STEP, f"a host was lost; all start anew from the last checkpoint ({restarts})")
         time.sleep(kubernetes.patience.poll)
 
 
-def _condition(status: dict[str, Any], kind: str) -> str:
-    """Why a condition of the JobSet holds; empty where it does not."""
-    for one in status.get("conditions", []):
-        if one["type"] == kind and one["status"] == "True":
-            return str(one.get("message") or one.get("reason") or kind)
+def _condition(found: dict[str, Any], name: str) -> str:
+    """Why a condition holds; empty where it does not."""
+    for one in found.get("status", {}).get("conditions", []):
+        if one["type"] == name and one["status"] == "True":
+            return str(one.get("message") or one.get("reason") or name)
     return ""
 
 
-def _failure(pods: list[Any], logs: _Logs, reason: str) -> FlowersError:
-    """What to say of a JobSet that failed: the first host that ended badly, and its last words."""
+def _failure(kind: Kind, pods: list[Any], logs: _Logs, reason: str) -> FlowersError:
+    """What to say of hosts that failed: the first host that ended badly, and its last words."""
     ended = [(pod, state) for pod in pods if (state := _terminated(pod)) and state.exit_code]
     # A host that is told to end because another is lost is not the reason.
     ended.sort(key=lambda one: (one[1].exit_code in {137, 143}, str(one[1].finished_at)))
     if not ended:
         lost = next((pod for pod in pods if pod.status.phase in {"Failed", "Unknown"}), None)
         if lost is None:
-            return FlowersError(f"the JobSet failed: {' '.join(reason.split())}")
+            return FlowersError(f"the {kind.name} failed: {' '.join(reason.split())}")
         why = lost.status.reason or "its node is gone"
         return FlowersError(f"host {host_of(lost)} was lost ({why}); submit again to go on")
     pod, state = ended[0]
     said = logs.last.get(host_of(pod)) or (state.message or "").strip().splitlines()[-1:]
     line = said if isinstance(said, str) else "".join(said)
     if failure := parse_failure(line):
-        kind = UserError if failure.exit_code == 2 else FlowersError
-        return kind(f"host {host_of(pod)}: {failure.message}")
+        error = UserError if failure.exit_code == 2 else FlowersError
+        return error(f"host {host_of(pod)}: {failure.message}")
     why = state.reason or "Error"
     return FlowersError(
         f"host {host_of(pod)} ended with exit code {state.exit_code} ({why}): {line or reason}"

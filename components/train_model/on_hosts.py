@@ -1,4 +1,4 @@
-"""Training on several hosts, as the task of the pipeline sees it: a JobSet in, a model out."""
+"""Training on several hosts, as the task of the pipeline sees it: their pods in, a model out."""
 
 import dataclasses
 import json
@@ -14,8 +14,17 @@ from components.common.config import build
 from components.common.outputs import staged
 from components.train_model.architectures import ModelConfig
 from components.train_model.config import TrainConfig
-from components.train_model.jobset import POD_NAME, POD_UID, PodsConfig, make_jobset, pod_command
-from components.train_model.launch import Kubernetes, own_namespace, run_jobset
+from components.train_model.jobset import (
+    AUTO,
+    BY_TRAINJOB,
+    POD_NAME,
+    POD_UID,
+    PodsConfig,
+    make_jobset,
+    pod_command,
+)
+from components.train_model.launch import Kubernetes, own_namespace, run_hosts
+from components.train_model.trainjob import TRAINJOB, make_trainjob
 from components.train_model.transfer import check_remote, checkpoint_place, download
 
 
@@ -65,7 +74,7 @@ def train_on_hosts(
     kubernetes: Kubernetes | None = None,
     namespace: str = "",
 ) -> dict[str, Any]:
-    """Trains in the pods of a JobSet and brings their outputs here.
+    """Trains in pods that it makes and brings their outputs here.
 
     Args:
         places: Where they read and write.
@@ -78,7 +87,7 @@ def train_on_hosts(
         metrics: JSON file to make.
         report: HTML page to make.
         kubernetes: The API server; None for that of this pod.
-        namespace: Where the JobSet is made; empty for that of this pod.
+        namespace: Where the pods are made; empty for that of this pod.
 
     Returns:
         Figures of the epoch kept.
@@ -104,9 +113,13 @@ def train_on_hosts(
     where = namespace or own_namespace()
     name = f"flowers-{secrets.token_hex(4)}"
     jobset = make_jobset(config, name, where, command, _owner())
+    kubernetes = kubernetes or Kubernetes()
+    launcher = config.launcher
+    if launcher == AUTO and kubernetes.has(TRAINJOB):
+        launcher = BY_TRAINJOB
     # What an earlier try left would pass for what comes of this one.
     storage.remove_folder(places.output)
-    run_jobset(kubernetes or Kubernetes(), jobset)
+    run_hosts(kubernetes, make_trainjob(jobset) if launcher == BY_TRAINJOB else [jobset])
     figures = _bring(places.output, model, metrics, report)
     storage.remove_folder(places.output)
     if not places.checkpoint:

@@ -8,6 +8,7 @@ from components.common.config import Range, check, choose
 from components.common.errors import ConfigError
 from components.common.vertex import SCHEME
 from components.deploy_model.config import ServingConfig, check_model_name
+from components.train_model.jobset import AUTO, LAUNCHERS
 from pipelines.targets.target_files import BUCKET, PLAIN_TASKS
 from pipelines.targets.tpus import TpuMachine, check_slice
 
@@ -72,6 +73,8 @@ class TrainPodConfig(PodConfig):
         accelerator_count: GPUs, or TPU chips of the host; 0 for one GPU, or for all chips.
         tpu_topology: Topology of the slice, e.g. `2x2`.
         spot: Whether the node may be taken away, at a lower price.
+        launcher: What makes the pods of several hosts: `jobset`, `trainjob`, or `auto` for a
+            TrainJob where Kubeflow Trainer is installed and a JobSet elsewhere.
     """
 
     machine_type: str = ""
@@ -79,9 +82,11 @@ class TrainPodConfig(PodConfig):
     accelerator_count: int = 0
     tpu_topology: str = ""
     spot: bool = False
+    launcher: str = AUTO
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        choose("launcher", self.launcher, LAUNCHERS)
         check("accelerator_count", self.accelerator_count, Range(0, 16))
         if self.accelerator == "TPU":
             check_slice(self.machine_type, self.tpu_topology, self.accelerator_count)
@@ -105,7 +110,7 @@ class TrainPodConfig(PodConfig):
 
     @property
     def hosts(self) -> int:
-        """Hosts that train together; those of a slice of several are the pods of a JobSet."""
+        """Hosts that train together; those of a slice of several are pods that the task makes."""
         return self.tpu.hosts(self.tpu_topology) if self.tpu else 1
 
 

@@ -102,6 +102,7 @@ def _pods_of_hosts(target: KubeflowTarget) -> dict[str, Any]:
         user=target.user,
         service_account=target.service_account,
         image_pull_secrets=target.image_pull_secrets,
+        launcher=train.launcher,
         queue=target.queue,
         restarts=train.retries,
         timeout_hours=train.timeout_hours,
@@ -159,7 +160,7 @@ def _set_pod(task: Any, pod: PodConfig) -> None:
 
 
 def _set_maker_of_pods(task: Any, train: TrainPodConfig) -> None:
-    """The pod that makes a JobSet and waits: it computes nothing, and ends after its pods."""
+    """The pod that makes those of the hosts: it computes nothing, and ends after its pods."""
     kubernetes = _kubernetes()
     pod = PodConfig(cpu=_MAKER.cpu, memory=_MAKER.memory, retries=train.retries)
     _set_pod(task, pod)

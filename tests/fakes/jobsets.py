@@ -1,4 +1,4 @@
-"""A schema of JobSets, and a local API server of Kubernetes that keeps them and plays their pods.
+"""Schemas of JobSets and TrainJobs, and a local API server of Kubernetes that plays their pods.
 
 Fields of the schema, by their structs in api/jobset/v1alpha2/jobset_types.go of
 github.com/kubernetes-sigs/jobset: JobSetSpec (replicatedJobs, network, failurePolicy,
@@ -7,9 +7,16 @@ ttlSecondsAfterFinished), Network (enableDNSHostnames, publishNotReadyAddresses)
 staging/src/k8s.io/api/batch/v1/types.go of github.com/kubernetes/kubernetes. The webhook
 (jobset_webhook.go) wants names of pods, `<jobset>-<job>-<replica>-<index>`, of at most 63 letters.
 The pod of the template is checked by kubernetes-validate.
+
+TrainJobs and their runtimes, by pkg/apis/trainer/v1alpha1 of github.com/kubeflow/trainer:
+TrainJobSpec (runtimeRef), RuntimeRef (apiGroup, kind, name), TrainingRuntimeSpec (mlPolicy,
+template), MLPolicy (numNodes), JobSetTemplateSpec (metadata, spec); names are labels of RFC 1035.
+The controller makes a JobSet of the TrainJob's name from the template, and a TrainJob of a runtime
+that is not there is refused (pkg/runtime/core/trainingruntime.go).
 """
 
 import contextlib
+import copy
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -35,59 +42,90 @@ def _object(required: list[str], **properties: Any) -> dict[str, Any]:
     }
 
 
-SCHEMA = _object(
-    ["apiVersion", "kind", "metadata", "spec"],
-    apiVersion={"const": "jobset.x-k8s.io/v1alpha2"},
-    kind={"const": "JobSet"},
-    metadata=_object(
-        ["name", "namespace"],
-        name=_NAME,
-        namespace=_NAME,
-        labels=_TEXTS,
-        annotations=_TEXTS,
-        ownerReferences={
-            "type": "array",
-            "items": _object(
-                ["apiVersion", "kind", "name", "uid"],
-                apiVersion={"type": "string"},
-                kind={"type": "string"},
-                name=_NAME,
-                uid={"type": "string"},
-            ),
-        },
-    ),
-    spec=_object(
-        ["replicatedJobs"],
-        network=_object(
-            [],
-            enableDNSHostnames={"type": "boolean"},
-            publishNotReadyAddresses={"type": "boolean"},
-            subdomain=_NAME,
+def _kind(api_version: str, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return _object(
+        ["apiVersion", "kind", "metadata", "spec"],
+        apiVersion={"const": api_version},
+        kind={"const": kind},
+        metadata=_object(
+            ["name", "namespace"],
+            name=_NAME,
+            namespace=_NAME,
+            labels=_TEXTS,
+            annotations=_TEXTS,
+            ownerReferences={
+                "type": "array",
+                "items": _object(
+                    ["apiVersion", "kind", "name", "uid"],
+                    apiVersion={"type": "string"},
+                    kind={"type": "string"},
+                    name=_NAME,
+                    uid={"type": "string"},
+                ),
+            },
         ),
-        failurePolicy=_object([], maxRestarts=_COUNT),
-        ttlSecondsAfterFinished=_COUNT,
-        replicatedJobs={
-            "type": "array",
-            "minItems": 1,
-            "items": _object(
-                ["name", "template"],
-                name=_NAME,
-                replicas=_COUNT,
-                template=_object(
-                    ["spec"],
-                    metadata={"type": "object"},
-                    spec=_object(
-                        ["template"],
-                        completionMode={"enum": ["Indexed", "NonIndexed"]},
-                        completions=_COUNT,
-                        parallelism=_COUNT,
-                        backoffLimit=_COUNT,
-                        activeDeadlineSeconds={"type": "integer", "minimum": 1},
-                        template=_object(["spec"], metadata=_object([], labels=_TEXTS), spec={}),
-                    ),
+        spec=spec,
+    )
+
+
+_JOBSET_SPEC = _object(
+    ["replicatedJobs"],
+    network=_object(
+        [],
+        enableDNSHostnames={"type": "boolean"},
+        publishNotReadyAddresses={"type": "boolean"},
+        subdomain=_NAME,
+    ),
+    failurePolicy=_object([], maxRestarts=_COUNT),
+    ttlSecondsAfterFinished=_COUNT,
+    replicatedJobs={
+        "type": "array",
+        "minItems": 1,
+        "items": _object(
+            ["name", "template"],
+            name=_NAME,
+            replicas=_COUNT,
+            template=_object(
+                ["spec"],
+                metadata={"type": "object"},
+                spec=_object(
+                    ["template"],
+                    completionMode={"enum": ["Indexed", "NonIndexed"]},
+                    completions=_COUNT,
+                    parallelism=_COUNT,
+                    backoffLimit=_COUNT,
+                    activeDeadlineSeconds={"type": "integer", "minimum": 1},
+                    template=_object(["spec"], metadata=_object([], labels=_TEXTS), spec={}),
                 ),
             ),
-        },
+        ),
+    },
+)
+SCHEMA = _kind("jobset.x-k8s.io/v1alpha2", "JobSet", _JOBSET_SPEC)
+_TRAINER = "trainer.kubeflow.org/v1alpha1"
+RUNTIME_SCHEMA = _kind(
+    _TRAINER,
+    "TrainingRuntime",
+    _object(
+        ["template"],
+        mlPolicy=_object([], numNodes={"type": "integer", "minimum": 1}),
+        template=_object(
+            ["spec"], metadata=_object([], labels=_TEXTS, annotations=_TEXTS), spec=_JOBSET_SPEC
+        ),
+    ),
+)
+TRAINJOB_SCHEMA = _kind(
+    _TRAINER,
+    "TrainJob",
+    _object(
+        ["runtimeRef"],
+        runtimeRef=_object(
+            ["name"],
+            name=_NAME,
+            apiGroup={"const": "trainer.kubeflow.org"},
+            kind={"enum": ["TrainingRuntime", "ClusterTrainingRuntime"]},
+        ),
+        suspend={"type": "boolean"},
     ),
 )
 
@@ -95,6 +133,32 @@ SCHEMA = _object(
 def validate_jobset(jobset: dict[str, Any]) -> None:
     """Refuses what the CRD, its webhook or the API of pods would refuse."""
     jsonschema.validate(jobset, SCHEMA)
+    _validate_pods(jobset)
+
+
+def validate_trainjob(runtime: dict[str, Any], trainjob: dict[str, Any]) -> dict[str, Any]:
+    """Refuses what the CRDs would refuse; returns the JobSet that the controller makes."""
+    jsonschema.validate(runtime, RUNTIME_SCHEMA)
+    jsonschema.validate(trainjob, TRAINJOB_SCHEMA)
+    assert trainjob["spec"]["runtimeRef"]["name"] == runtime["metadata"]["name"]
+    template = copy.deepcopy(runtime["spec"]["template"])
+    count = runtime["spec"]["mlPolicy"]["numNodes"]
+    for one in template["spec"]["replicatedJobs"]:
+        labels = one["template"].get("metadata", {}).get("labels", {})
+        if labels.get("trainer.kubeflow.org/trainjob-ancestor-step") == "trainer":
+            one["template"]["spec"].update(completions=count, parallelism=count)
+    names = {key: trainjob["metadata"][key] for key in ("name", "namespace")}
+    jobset = {
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "metadata": names | template.get("metadata", {}),
+        "spec": template["spec"],
+    }
+    validate_jobset(jobset)
+    return jobset
+
+
+def _validate_pods(jobset: dict[str, Any]) -> None:
     for one in jobset["spec"]["replicatedJobs"]:
         job = one["template"]["spec"]
         longest = f"{jobset['metadata']['name']}-{one['name']}-0-{job['completions'] - 1}"
@@ -109,11 +173,12 @@ def validate_jobset(jobset: dict[str, Any]) -> None:
 
 
 class FakeCluster:
-    """The JobSets of a cluster, and their pods.
+    """The JobSets and TrainJobs of a cluster, and their pods.
 
     Attributes:
         faults: Number of a request -> its fault; counted from 0.
         installed: Whether the cluster knows JobSets.
+        trainer: Whether it knows TrainJobs.
         allowed: Whether the account may make them.
         kubernetes: Our client of it.
         play: Moves a JobSet on, before it is shown; a test replaces it.
@@ -126,7 +191,10 @@ class FakeCluster:
         self.logs: dict[str, list[str]] = {}
         self.faults: dict[int, str] = {}
         self.requests: list[str] = []
+        self.runtimes: dict[str, dict[str, Any]] = {}
+        self.trainjobs: dict[str, dict[str, Any]] = {}
         self.installed = self.allowed = True
+        self.trainer = False
         self.kubernetes: Any = None
         self.lock = threading.RLock()
         self.looks = 0
@@ -194,43 +262,88 @@ class FakeCluster:
 
     def result(self, method: str, path: str, body: Any, query: dict[str, str]) -> tuple[int, Any]:
         parts = path.strip("/").split("/")
+        if parts == ["apis"]:
+            return 200, self.groups()
         if parts[0] == "apis":
-            return self.jobset_result(method, parts, body)
+            return self.custom_result(method, parts, body)
         if parts[-1] == "log":
             assert int(query["sinceSeconds"]) > 0
             return 200, "\n".join(self.logs.get(parts[-2], []))
         name = query["labelSelector"].removeprefix("jobset.sigs.k8s.io/jobset-name=")
         return 200, {"kind": "PodList", "apiVersion": "v1", "items": self.pods.get(name, [])}
 
-    def jobset_result(self, method: str, parts: list[str], body: Any) -> tuple[int, Any]:
-        if not self.installed:
+    def groups(self) -> dict[str, Any]:
+        known = {"jobset.x-k8s.io/v1alpha2": self.installed, _TRAINER: self.trainer}
+        found = [name.split("/") for name, there in known.items() if there]
+        groups = [
+            {
+                "name": group,
+                "versions": [{"groupVersion": f"{group}/{version}", "version": version}],
+            }
+            for group, version in [("apps", "v1"), *found]
+        ]
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+
+    def custom_result(self, method: str, parts: list[str], body: Any) -> tuple[int, Any]:
+        kinds = {
+            "jobset.x-k8s.io/v1alpha2/jobsets": (self.installed, self.jobsets),
+            f"{_TRAINER}/trainjobs": (self.trainer, self.trainjobs),
+            f"{_TRAINER}/trainingruntimes": (self.trainer, self.runtimes),
+        }
+        known, things = kinds["/".join([*parts[1:3], parts[5]])]
+        if not known:
             return 404, _status(404, "page not found")
         if not self.allowed:
             return 403, _status(403, "Forbidden")
-        assert parts[1:3] == ["jobset.x-k8s.io", "v1alpha2"]
         if method == "POST":
-            return self.create(body)
+            return self.create(body, things)
         name = parts[-1]
-        if name not in self.jobsets:
+        if name not in things:
             return 404, _status(404, "NotFound")
-        jobset = self.jobsets[name]
         if method == "DELETE":
-            del self.jobsets[name]
-            return 200, _status(200, "Success")
-        self.looks += 1
-        self.play(jobset)
-        return 200, jobset
+            return self.delete(name, things)
+        # What is watched moves on: a TrainJob, or a JobSet that belongs to none.
+        if things is not self.runtimes and (things is self.trainjobs or name not in self.trainjobs):
+            self.looks += 1
+            self.play(self.jobsets[name])
+        if things is self.trainjobs:
+            self.mirror(name)
+        return 200, things[name]
 
-    def create(self, body: dict[str, Any]) -> tuple[int, Any]:
+    def delete(self, name: str, things: dict[str, Any]) -> tuple[int, Any]:
+        if things is self.runtimes:
+            assert name not in self.trainjobs, "a runtime in use stays"
+        del things[name]
+        if things is self.trainjobs:
+            self.jobsets.pop(name, None)
+        return 200, _status(200, "Success")
+
+    def mirror(self, name: str) -> None:
+        """What a TrainJob says of its JobSet."""
+        said = self.jobsets[name].get("status", {}).get("conditions", [])
+        self.trainjobs[name]["status"] = {
+            "conditions": [
+                one | {"type": {"Completed": "Complete"}.get(one["type"], one["type"])}
+                for one in said
+            ]
+        }
+
+    def create(self, body: dict[str, Any], things: dict[str, Any]) -> tuple[int, Any]:
         name = body["metadata"]["name"]
-        if name in self.jobsets:
+        if name in things:
             return 409, _status(409, "AlreadyExists")
         try:
-            validate_jobset(body)
+            if things is self.jobsets:
+                validate_jobset(body)
+            elif things is self.runtimes:
+                jsonschema.validate(body, RUNTIME_SCHEMA)
+            else:
+                runtime = self.runtimes[body["spec"]["runtimeRef"]["name"]]
+                self.jobsets[name] = validate_trainjob(runtime, body)
         except Exception as error:
             return 422, _status(422, str(error))
-        self.jobsets[name] = body
-        self.made.append(body)
+        things[name] = body
+        self.made.append(copy.deepcopy(body))
         return 201, body
 
 

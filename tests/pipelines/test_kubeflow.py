@@ -20,6 +20,7 @@ from components.common.config import build
 from components.common.errors import ConfigError
 from components.common.patience import Patience
 from components.train_model.jobset import POD_NAME, POD_UID, PodsConfig, make_jobset
+from components.train_model.trainjob import make_trainjob
 from pipelines.cli import flowers
 from pipelines.targets import kubeflow as runs
 from pipelines.targets import preflight
@@ -32,7 +33,7 @@ from pipelines.targets.kubeflow_schedules import (
 )
 from pipelines.targets.schedules import ScheduleConfig
 from tests.commands import DIGEST, lock_images, run
-from tests.fakes.jobsets import validate_jobset
+from tests.fakes.jobsets import validate_jobset, validate_trainjob
 from tests.fakes.kubeflow import FAULTS, RefusedError, check_cron, serve_kubeflow
 from tests.fakes.pods import make_pod
 from tests.fakes.vertex import serve_vertex
@@ -717,6 +718,7 @@ class TestHosts:
         jobset = make_jobset(config, "flowers-1", "plants", ["python"])
         validate_jobset(jobset)
         assert jobset["metadata"]["labels"] == LABELS | {"kueue.x-k8s.io/queue-name": "tpu-queue"}
+        validate_trainjob(*make_trainjob(jobset))
         pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
         assert pod["nodeSelector"] == {
             "cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice",

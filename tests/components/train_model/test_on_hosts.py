@@ -1,4 +1,4 @@
-"""Training on several hosts: the JobSet, what becomes of it, and what its pods do."""
+"""Training on several hosts: the JobSet or TrainJob, what becomes of it, and what its pods do."""
 
 import json
 import os
@@ -17,13 +17,14 @@ from components.common.errors import ConfigError, FlowersError, UserError
 from components.common.patience import Patience
 from components.train_model import on_hosts
 from components.train_model.jobset import PodsConfig, make_jobset, pod_command
-from components.train_model.launch import Kubernetes, own_namespace, run_jobset
+from components.train_model.launch import Kubernetes, own_namespace, run_hosts
 from components.train_model.on_hosts import Places, train_on_hosts
 from components.train_model.pod import command as pod
+from components.train_model.trainjob import make_trainjob
 from components.train_model.transfer import CheckpointMirror, checkpoint_place, download, upload
 from tests.buckets import emulator
 from tests.builders import TINY_MODEL, TINY_TRAIN
-from tests.fakes.jobsets import serve_cluster, validate_jobset
+from tests.fakes.jobsets import serve_cluster, validate_jobset, validate_trainjob
 
 PODS: dict[str, Any] = {
     "image": "registry/flowers-tpu@sha256:" + "0" * 64,
@@ -58,6 +59,12 @@ COMMAND = pod_command(
 
 def config(**changes):
     return build(PodsConfig, PODS | changes, "pods")
+
+
+@pytest.fixture(params=["jobset", "trainjob"])
+def manifests(request, cluster):
+    cluster.trainer = request.param == "trainjob"
+    return make_trainjob(jobset()) if cluster.trainer else [jobset()]
 
 
 def jobset(**changes):
@@ -124,14 +131,46 @@ class TestManifest:
             "readOnlyRootFilesystem": True,
         }
 
-    @pytest.mark.parametrize("changes", [{"hosts": 1}, {"chips": 0}, {"user": 0}])
+    @pytest.mark.parametrize(
+        "changes", [{"hosts": 1}, {"chips": 0}, {"user": 0}, {"launcher": "mpijob"}]
+    )
     def test_what_cannot_be_is_refused(self, changes):
         with pytest.raises(ConfigError):
             config(**changes)
 
 
+class TestTrainJob:
+    def test_equals_the_golden_file(self, repository):
+        golden = repository / "tests" / "golden" / "trainjob.yaml"
+        assert make_trainjob(jobset()) == list(yaml.safe_load_all(golden.read_text()))
+
+    def test_makes_the_pods_of_the_jobset(self):
+        made, plain = validate_trainjob(*make_trainjob(jobset())), jobset()
+        jobs = [
+            one["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+            for one in (made, plain)
+        ]
+        assert jobs[0]["containers"][0].pop("name") == "node"
+        assert jobs[1]["containers"][0].pop("name") == "main"
+        assert jobs[0] == jobs[1]
+        assert made["metadata"]["name"] == plain["metadata"]["name"]
+        assert made["metadata"]["annotations"] == plain["metadata"]["annotations"]
+
+    def test_trainjob_waits_in_the_queue_and_its_jobset_does_not(self):
+        runtime, trainjob = make_trainjob(jobset())
+        assert trainjob["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "tpu-queue"
+        assert "queue" not in json.dumps(runtime)
+
+    @pytest.mark.parametrize("number", [0, 1])
+    def test_schema_refuses_what_lacks_a_field(self, number):
+        broken = make_trainjob(jobset())
+        del broken[number]["spec"][["template", "runtimeRef"][number]]
+        with pytest.raises(Exception, match="required property"):
+            validate_trainjob(*broken)
+
+
 class TestRun:
-    def test_shows_each_line_once_and_deletes_at_the_end(self, cluster, capsys):
+    def test_shows_each_line_once_and_deletes_at_the_end(self, cluster, manifests, capsys):
         def play(one):
             if cluster.looks == 1:
                 cluster.start(one)
@@ -143,14 +182,14 @@ class TestRun:
                 cluster.complete(one)
 
         cluster.play = play
-        run_jobset(cluster.kubernetes, jobset())
+        run_hosts(cluster.kubernetes, manifests)
         out = capsys.readouterr().out
         assert out.count("1/2 epochs") == out.count("2/2 epochs") == 1
         assert "[host 1] a warning" in out
-        assert len(cluster.made) == 1
-        assert cluster.jobsets == {}
+        assert cluster.made == manifests
+        assert nothing_is_left(cluster)
 
-    def test_lost_host_ends_it_with_its_name(self, cluster):
+    def test_lost_host_ends_it_with_its_name(self, cluster, manifests):
         def play(one):
             if cluster.looks == 1:
                 cluster.start(one)
@@ -160,10 +199,10 @@ class TestRun:
 
         cluster.play = play
         with pytest.raises(FlowersError, match=r"host 2 was lost \(NodeLost\)"):
-            run_jobset(cluster.kubernetes, jobset())
-        assert cluster.jobsets == {}
+            run_hosts(cluster.kubernetes, manifests)
+        assert nothing_is_left(cluster)
 
-    def test_first_host_that_failed_is_the_reason(self, cluster):
+    def test_first_host_that_failed_is_the_reason(self, cluster, manifests):
         def play(one):
             if cluster.looks == 1:
                 cluster.start(one)
@@ -175,9 +214,9 @@ class TestRun:
 
         cluster.play = play
         with pytest.raises(UserError, match="host 3: examples: expected two classes"):
-            run_jobset(cluster.kubernetes, jobset())
+            run_hosts(cluster.kubernetes, manifests)
 
-    def test_restart_is_told(self, cluster, capsys):
+    def test_restart_is_told(self, cluster, manifests, capsys):
         def play(one):
             if cluster.looks == 1:
                 cluster.start(one)
@@ -188,12 +227,12 @@ class TestRun:
                 cluster.complete(one)
 
         cluster.play = play
-        run_jobset(cluster.kubernetes, jobset())
+        run_hosts(cluster.kubernetes, manifests)
         assert "start anew from the last checkpoint (1)" in capsys.readouterr().out
 
     # The signal may come within a request, whose connection nobody closes then.
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    def test_sigterm_deletes_it(self, cluster):
+    def test_sigterm_deletes_it(self, cluster, manifests):
         cluster.play = lambda one: cluster.start(one) if cluster.looks == 1 else None
 
         def end():
@@ -205,35 +244,41 @@ class TestRun:
         thread = threading.Thread(target=end)
         thread.start()
         with pytest.raises(KeyboardInterrupt):
-            run_jobset(cluster.kubernetes, jobset())
+            run_hosts(cluster.kubernetes, manifests)
         thread.join()
-        assert cluster.jobsets == {}
-        assert len(cluster.made) == 1
+        assert nothing_is_left(cluster)
+        assert cluster.made == manifests
         assert signal.getsignal(signal.SIGTERM) == former
 
-    def test_what_somebody_else_deleted_is_said(self, cluster):
+    def test_what_somebody_else_deleted_is_said(self, cluster, manifests):
         def play(one):
             if cluster.looks == 1:
                 cluster.start(one)
-                del cluster.jobsets[one["metadata"]["name"]]
+            else:
+                name = one["metadata"]["name"]
+                cluster.delete(name, cluster.trainjobs if cluster.trainer else cluster.jobsets)
 
         cluster.play = play
         with pytest.raises(FlowersError, match="somebody deleted it"):
-            run_jobset(cluster.kubernetes, jobset())
+            run_hosts(cluster.kubernetes, manifests)
 
     @pytest.mark.parametrize(
-        ("change", "reason"),
-        [("installed", "there are no JobSets in this cluster"), ("allowed", "the role of docs")],
+        ("changes", "reason"),
+        [
+            (("installed", "trainer"), "there are no JobSets or TrainJobs in this cluster"),
+            (("allowed",), "the role of docs"),
+        ],
     )
-    def test_cluster_that_is_not_ready(self, cluster, change, reason):
-        setattr(cluster, change, False)
+    def test_cluster_that_is_not_ready(self, cluster, manifests, changes, reason):
+        for change in changes:
+            setattr(cluster, change, False)
         with pytest.raises(ConfigError, match=reason):
-            run_jobset(cluster.kubernetes, jobset())
+            run_hosts(cluster.kubernetes, manifests)
         assert cluster.made == []
 
     @pytest.mark.parametrize("fault", ["500", "503", "lost"])
-    def test_any_request_may_fail_once(self, cluster, fault):
-        run_jobset(cluster.kubernetes, jobset())
+    def test_any_request_may_fail_once(self, cluster, manifests, fault):
+        run_hosts(cluster.kubernetes, manifests)
         count = len(cluster.requests)
         assert count > 6
         for number in range(count):
@@ -241,9 +286,25 @@ class TestRun:
             cluster.made.clear()
             cluster.looks = 0
             cluster.faults = {number: fault}
-            run_jobset(cluster.kubernetes, jobset())
-            assert len(cluster.made) == 1, number
-            assert cluster.jobsets == {}, number
+            run_hosts(cluster.kubernetes, manifests)
+            assert cluster.made == manifests, number
+            assert nothing_is_left(cluster), number
+
+    def test_trainjob_that_fails_without_pods_says_why(self, cluster):
+        """Trainer cannot make a JobSet of the runtime."""
+        cluster.trainer = True
+
+        def play(one):
+            cluster.condition(one, "Failed", "the runtime is not supported")
+
+        cluster.play = play
+        with pytest.raises(FlowersError, match="the TrainJob failed: the runtime is not supported"):
+            run_hosts(cluster.kubernetes, make_trainjob(jobset()))
+        assert nothing_is_left(cluster)
+
+
+def nothing_is_left(cluster):
+    return not (cluster.jobsets or cluster.trainjobs or cluster.runtimes)
 
 
 @pytest.fixture
@@ -256,10 +317,19 @@ def bucket(monkeypatch):
 
 
 class TestTrainOnHosts:
+    @pytest.mark.parametrize(
+        ("trainer", "launcher", "kinds"),
+        [
+            (False, "auto", ["JobSet"]),
+            (True, "auto", ["TrainingRuntime", "TrainJob"]),
+            (True, "jobset", ["JobSet"]),
+        ],
+    )
     def test_trains_and_passes_on_what_came_of_it(
-        self, cluster, bucket, tmp_path, dataset_folder, monkeypatch
+        self, cluster, bucket, tmp_path, dataset_folder, trainer, launcher, kinds
     ):
         """The pod of host 0 really trains, when the cluster starts it."""
+        cluster.trainer = trainer
         upload(dataset_folder, f"{bucket}/examples")
         places = Places(f"{bucket}/examples", f"{bucket}/examples", f"{bucket}/run/model")
 
@@ -281,13 +351,14 @@ class TestTrainOnHosts:
             TINY_TRAIN,
             {"kind": "tpu"},
             0,
-            PODS,
+            PODS | {"launcher": launcher},
             outputs[0],
             outputs[1],
             outputs[2],
             cluster.kubernetes,
             "plants",
         )
+        assert [one["kind"] for one in cluster.made] == kinds
         assert (outputs[0] / "model.keras").is_file()
         assert json.loads(outputs[1].read_text()) == figures
         assert 0.0 <= figures["val_accuracy"] <= 1.0
