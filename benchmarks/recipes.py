@@ -4,6 +4,7 @@
     python -m benchmarks.recipes throughput --photos DIR --recipe squeezenet
     python -m benchmarks.recipes input --photos DIR
     python -m benchmarks.recipes epoch --photos DIR --recipe squeezenet_lab
+    python -m benchmarks.recipes pages --photos DIR --recipe mobilenet_v2
 
 DIR is a folder of class folders; --manifest and --group-column keep groups in one split. Figures to
 compare are taken side by side in one run. Nothing here passes or fails: machines differ.
@@ -13,7 +14,9 @@ import dataclasses
 import functools
 import os
 import platform
+import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -369,6 +372,42 @@ def epoch(
     _show("epochs measured", ", ".join(f"{one:.1f} s" for one in seconds))
     _show("throughput", f"{speed:.1f} images/s, {result.precision}")
     _show(f"all {total} epochs, extrapolated", f"{total * statistics.median(seconds):.0f} s")
+
+
+@main.command()
+@_recipe_option
+@_photos_options
+@click.option("--rounds", default=3, show_default=True, help="Each way is timed so many times.")
+def pages(
+    photos: PhotosConfig,
+    recipe: str,
+    assignments: tuple[str, ...],
+    rounds: int,
+) -> None:
+    """CPU time of one epoch, start of the process included, with huge pages and without."""
+    _show_machine()
+    ways = {"pages of 4 kB": "glibc.malloc.hugetlb=0", "huge pages": "glibc.malloc.hugetlb=1"}
+    command = [sys.executable, "-m", "benchmarks.recipes", "epoch", "--epochs", "1"]
+    command += ["--photos", photos.images, "--recipe", recipe]
+    command += ["--manifest", photos.manifest, "--group-column", photos.group_column]
+    command += [f"--set={assignment}" for assignment in assignments]
+    spent: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, tunables in ways.items():
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run(  # noqa: S603
+                command,
+                env={**os.environ, "GLIBC_TUNABLES": tunables},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=True,
+            )
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+            spent[way].append(user + system)
+            _show(way, f"{user:.0f} s of computing, {system:.0f} s of the system")
+    plain, huge = (statistics.median(found) for found in spent.values())
+    _show("ratio", f"{huge / plain:.2f}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ Convolution = tuple[int, int]
 Inception = tuple[int, int, int, int, int, int]
 
 _FILTERS = Range(1, 8192)
+_WIDE = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,8 +97,7 @@ class ModelConfig:
         """Side of the smallest images that it takes, in pixels."""
         return 1
 
-    @classmethod
-    def bfloat16_pays_on_cpu(cls) -> bool:
+    def bfloat16_pays_on_cpu(self) -> bool:
         """Whether it trains faster in bfloat16 on a CPU that has it; see benchmarks/README.md."""
         return False
 
@@ -220,6 +220,10 @@ class SqueezenetConfig(ModelConfig):
             if expand % 2:
                 raise ConfigError(f"stages: expand: expected an even number, received {expand}")
 
+    def bfloat16_pays_on_cpu(self) -> bool:
+        """From the width of the recipe `squeezenet` on: narrow nets convert and move numbers."""
+        return self.stem_filters >= _WIDE
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BackboneConfig(ModelConfig):
@@ -266,8 +270,7 @@ class MobilenetV2Config(BackboneConfig):
 class XceptionConfig(BackboneConfig):
     """Xception."""
 
-    @classmethod
-    def bfloat16_pays_on_cpu(cls) -> bool:
+    def bfloat16_pays_on_cpu(self) -> bool:
         """Its convolutions are wide enough."""
         return True
 

@@ -101,3 +101,11 @@ def test_recipe_without_a_gate_is_refused(tmp_path):
 def test_parameters_are_plain_data():
     parameters = pipeline_parameters(PhotosConfig("synthetic://flowers"), load_recipe("squeezenet"))
     assert json.loads(json.dumps(parameters)) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "pays"),
+    [("squeezenet", True), ("xception", True), ("quick", False), ("mobilenet_v2", False)],
+)
+def test_recipe_takes_bfloat16_of_a_cpu_where_it_was_seen_to_pay(name, pays):
+    assert load_recipe(name).model.bfloat16_pays_on_cpu() is pays
