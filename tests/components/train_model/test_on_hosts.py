@@ -1,5 +1,6 @@
 """Training on several hosts: the JobSet or TrainJob, what becomes of it, and what its pods do."""
 
+import gc
 import json
 import os
 import signal
@@ -246,6 +247,8 @@ class TestRun:
         with pytest.raises(KeyboardInterrupt):
             run_hosts(cluster.kubernetes, manifests)
         thread.join()
+        # Here, where the warning is expected, and not in some later test.
+        gc.collect()
         assert nothing_is_left(cluster)
         assert cluster.made == manifests
         assert signal.getsignal(signal.SIGTERM) == former
