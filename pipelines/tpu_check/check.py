@@ -177,7 +177,9 @@ def gib(size: float) -> str:
     return f"{size / 2**30:.2f} GiB"
 
 
-def largest_batch(first: Compiled, where: TpuSlice, compile_: Compile) -> tuple[int, bool]:
+def largest_batch(
+    first: Compiled, where: TpuSlice, compile_: Compile, step: int = 1
+) -> tuple[int, bool]:
     """The largest batch that fits, to an eighth, each one compiled.
 
     The peak grows nearly in a line with the batch, so two batches say where to look.
@@ -186,14 +188,15 @@ def largest_batch(first: Compiled, where: TpuSlice, compile_: Compile) -> tuple[
         first: A batch that fits.
         where: The slice.
         compile_: Compiles a batch of so many images per core.
+        step: Batches are multiples of it, as `first` is.
 
     Returns:
-        Images per core, and whether an eighth more does not fit.
+        Images per core, and whether an eighth more, or one step more, does not fit.
     """
     low, high, peak = first.batch_per_core, _LARGEST * 2, first.peak_bytes
     guess = 2 * low
-    while high > low * _PRECISION and low < _LARGEST:
-        guess = min(max(guess, low + 1), high - 1, _LARGEST)
+    while high > max(low * _PRECISION, low + step) and low < _LARGEST:
+        guess = min(max(guess, low + step), high - 1, _LARGEST) // step * step
         outcome = compile_(guess)
         if isinstance(outcome, Refused) or outcome.peak_bytes > where.core_memory:
             high, guess = guess, (low + guess) // 2
@@ -201,7 +204,7 @@ def largest_batch(first: Compiled, where: TpuSlice, compile_: Compile) -> tuple[
         slope = (outcome.peak_bytes - peak) / (guess - low)
         low, peak = guess, outcome.peak_bytes
         guess = _next_guess(low, peak, slope, where.core_memory)
-    return low, high <= low * _PRECISION
+    return low, high <= max(low * _PRECISION, low + step)
 
 
 def _next_guess(batch: int, peak: float, slope: float, memory: float) -> int:
@@ -236,5 +239,7 @@ def run_check(
         TrainStepError: It does not fit, or an operation does not compile.
     """
     compiled = require(compiler.compile(batch_per_core), where)
-    found = largest_batch(compiled, where, compiler.compile) if search else (0, False)
+    # Mixing takes the examples of a core in pairs.
+    step = 2 if recipe.train.mixes and where.cores > 1 else 1
+    found = largest_batch(compiled, where, compiler.compile, step) if search else (0, False)
     return Report(name, where, compiled, *found, compiler.input_rate, examples, price)

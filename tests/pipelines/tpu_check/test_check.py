@@ -135,8 +135,16 @@ class TestRequire:
 
 
 class TestLargestBatch:
-    @given(st.floats(0, 4 * GIB), st.floats(GIB / 4096, GIB / 8), st.integers(1, 64), st.booleans())
-    def test_fits_and_an_eighth_more_does_not(self, base, each, first, raises):
+    @given(
+        st.floats(0, 4 * GIB),
+        st.floats(GIB / 4096, GIB / 2),
+        st.integers(1, 64),
+        st.booleans(),
+        st.sampled_from([1, 2]),
+    )
+    def test_fits_and_an_eighth_more_does_not(self, base, each, first, raises, step):
+        first *= step
+
         def compile_(batch):
             peak = base + each * batch
             if peak > V5E.core_memory and raises:
@@ -151,14 +159,15 @@ class TestLargestBatch:
 
         if base + each * first > V5E.core_memory:
             return
-        found, is_limit = largest_batch(compile_(first), V5E, counted)
+        found, is_limit = largest_batch(compile_(first), V5E, counted, step)
         assert base + each * found <= V5E.core_memory
         most = (V5E.core_memory - base) / each
         if is_limit:
-            assert found * 1.125 + 1 >= math.floor(most)
+            assert max(found * 1.125, found + step) >= math.floor(most) - step
         else:
             assert found == 16384
         assert found == first or found in asked
+        assert all(batch % step == 0 for batch in asked)
         assert len(asked) <= 14
 
 
