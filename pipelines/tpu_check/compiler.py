@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -71,7 +72,11 @@ class Compiler:
         self._process.wait()
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors if line.strip()]
-        return f"exit code {self._process.returncode}; {lines[-1] if lines else 'it said nothing'}"
+        code = self._process.returncode
+        said = f"exit code {code}; {lines[-1] if lines else 'it said nothing'}"
+        # libtpu has no other way to fail at some programs, and a like one compiles.
+        hint = "; try another batch, or another train.batch_norm" if code == -signal.SIGSEGV else ""
+        return said + hint
 
 
 @contextmanager

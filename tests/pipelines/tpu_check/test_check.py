@@ -5,18 +5,20 @@ import json
 import math
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.common.errors import ConfigError, TrainStepError
+from components.common.errors import ConfigError, FlowersError, TrainStepError
 from pipelines.recipe import load_recipe
 from pipelines.targets.tpu_chips import CHIPS, TpuSlice, parse_slice, slice_of
 from pipelines.targets.tpus import GENERATIONS
 from pipelines.tpu_check import compiler, preflight
 from pipelines.tpu_check.check import Report, batch_of, largest_batch, require, roofline
+from pipelines.tpu_check.compiler import Compiler
 from pipelines.tpu_check.hlo import Operation
 from pipelines.tpu_check.messages import Compiled, Refused
 from pipelines.tpu_check.prices import DEFAULT_PRICES, load_prices
@@ -262,3 +264,24 @@ class TestPreflight:
         monkeypatch.setattr(preflight, "open_compiler", lambda _task: Refusing())
         with pytest.raises(TrainStepError, match="the operation eig"):
             preflight.check_train_step(target_on("2x4"), load_recipe("quick"), lambda _line: None)
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "exit code -11; bad day; try another batch"),
+        ("sys.exit(5)", "exit code 5; bad day$"),
+    ],
+)
+def test_compiler_that_dies_says_how(end, words):
+    program = f"import os, signal, sys; print('bad day', file=sys.stderr, flush=True); {end}"
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        with process, pytest.raises(FlowersError, match=words):
+            Compiler(process, errors).compile(16)
