@@ -275,9 +275,13 @@ def test_bombs_at_the_same_time(server):
     clients = [socket.create_connection((server.host, server.port), timeout=20) for _ in bombs]
     for client, bomb in zip(clients, bombs, strict=True):
         client.sendall(bomb)
+    answers = []
     for client in clients:
         with client:
-            assert client.recv(1000).startswith(b"HTTP/1.1 400")
+            answers.append(client.recv(1000).split()[1])
+    # A slow machine looks into those at the end of the queue for longer than anybody waits.
+    assert set(answers) <= {b"400", b"503"}
+    assert b"400" in answers
     send_good(server, rng)
 
 
