@@ -279,8 +279,8 @@ def test_bombs_at_the_same_time(server):
     for client in clients:
         with client:
             answers.append(client.recv(1000).split()[1])
-    # A slow machine looks into those at the end of the queue for longer than anybody waits.
-    assert set(answers) <= {b"400", b"503"}
+    # A slow machine takes longer than anybody waits, to read the last ones or to look into them.
+    assert set(answers) <= {b"400", b"408", b"503"}
     assert b"400" in answers
     send_good(server, rng)
 
