@@ -130,9 +130,8 @@ def prepare(content: bytes | OSError, image_size: int) -> Prepared:
         if not content:
             raise RejectedError(Reason.NOT_AN_IMAGE, "the file is empty")
         digest = hashlib.sha256(content).digest()
-        header = _read_header(content)
+        header = _read_header(content, MAX_PIXELS)
         width, height = header.size
-        _check_size(width, height)
         source = _Source(content, header)
         # The hash decides the split, so it must not depend on the size that is asked for.
         phash = perceptual_hash(source.plain(_hash_reduction(width, height)))
@@ -167,13 +166,12 @@ def decode_square(
     """
     if not content:
         raise RejectedError(Reason.NOT_AN_IMAGE, "there are no bytes")
-    header = _read_header(content)
+    header = _read_header(content, max_pixels)
     if formats is not None and header.format not in formats:
         detail = f"{header.format} is not taken, but {', '.join(sorted(formats))}"
         raise RejectedError(Reason.NOT_AN_IMAGE, detail)
-    width, height = header.size
-    _check_size(width, height, max_pixels)
     source = _Source(content, header)
+    width, height = header.size
     return fill(source.srgb(_reduction(width, height, image_size)), image_size)
 
 
@@ -198,15 +196,18 @@ class _Header:
     icc_profile: bytes | None = None
 
 
-def _read_header(content: bytes) -> _Header:
+def _read_header(content: bytes, max_pixels: int) -> _Header:
     """Reads the header: Pillow does, but for a JPEG in which it would find nothing else."""
     markers = _markers(content)
     if markers <= _PLAIN_MARKERS:
         with contextlib.suppress(ValueError):
             height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
             if colours in ("YCbCr", "Gray"):
+                _check_size(width, height, max_pixels)
                 return _Header((width, height), "JPEG", True, _PROGRESSIVE in markers)
     with _open(content) as image:
+        # First of all: looking for EXIF behind the pixels of a PNG, Pillow decodes them.
+        _check_size(*image.size, max_pixels)
         return _Header(
             image.size,
             str(image.format),
@@ -243,7 +244,7 @@ def _open(content: bytes) -> Image.Image:
         raise RejectedError(Reason.UNREADABLE, _describe(error)) from error
 
 
-def _check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if min(width, height) < MIN_SIDE:
         raise RejectedError(
             Reason.TOO_SMALL, f"{width} x {height} pixels, each side must have {MIN_SIDE}"

@@ -6,15 +6,18 @@ import struct
 import zlib
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from components.ingest_examples import photos
 from components.ingest_examples.photos import (
     MIN_SIDE,
     Reason,
+    RejectedError,
+    decode_square,
     fill,
     perceptual_hash,
     prepare,
@@ -233,10 +236,17 @@ def test_decompression_bomb_is_too_large() -> None:
 
 
 @pytest.mark.parametrize("side", [20_000, 2**31 - 1])
-def test_large_image_is_rejected_without_decoding_it(side: int) -> None:
-    # Its rows are no zlib data: whoever decodes them gives another reason.
+def test_large_image_is_rejected_without_decoding_it(
+    side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Mock()
+    # Not by what it raises: Pillow takes the memory of all pixels before it looks at the first.
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
     reason, _ = rejected(png(side, side, b"garbage"))
     assert reason is Reason.TOO_LARGE
+    with pytest.raises(RejectedError, match="megapixels"):
+        decode_square(png(side, side, b"garbage"), SIZE)
+    load.assert_not_called()
 
 
 @pytest.mark.parametrize("position", range(20, 1500, 74))
@@ -366,7 +376,7 @@ def test_note_on_the_place_is_not_stored() -> None:
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_fast_decoder_gives_what_pillow_gives(size: tuple[int, int], reduction: int) -> None:
     content = encode(render_flower("daisy", 1, 0).resize(size), quality=90)
-    fast = photos._Source(content, photos._read_header(content)).plain(reduction)
+    fast = photos._Source(content, photos._read_header(content, photos.MAX_PIXELS)).plain(reduction)
     slow = Image.open(io.BytesIO(content))
     slow.draft("RGB", (size[0] // reduction, size[1] // reduction))
     slow.load()
@@ -398,9 +408,9 @@ def commented(content: bytes, count: int = 1) -> bytes:
     ids=["plain", "progressive", "grey", "cmyk", "profile", "comment", "turned", "comments"],
 )
 def test_header_is_what_pillow_reads(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    header = photos._read_header(content)
+    header = photos._read_header(content, photos.MAX_PIXELS)
     monkeypatch.setattr(photos, "_markers", lambda _: {-1})
-    assert photos._read_header(content) == header
+    assert photos._read_header(content, photos.MAX_PIXELS) == header
 
 
 def test_plain_jpeg_is_not_read_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -275,13 +275,9 @@ def test_bombs_at_the_same_time(server):
     clients = [socket.create_connection((server.host, server.port), timeout=20) for _ in bombs]
     for client, bomb in zip(clients, bombs, strict=True):
         client.sendall(bomb)
-    answers = []
     for client in clients:
         with client:
-            answers.append(client.recv(1000).split()[1])
-    # A slow machine takes longer than anybody waits, to read the last ones or to look into them.
-    assert set(answers) <= {b"400", b"408", b"503"}
-    assert b"400" in answers
+            assert client.recv(1000).startswith(b"HTTP/1.1 400")
     send_good(server, rng)
 
 
