@@ -226,6 +226,9 @@ class TrainConfig:
             number; 0 where `global_batch_size` is given.
         optimizer: How gradients become steps.
         head: A first phase in which only the head learns; None for none.
+        fine_tune_at: Name of the first layer that learns, once more than the head does; those
+            before it keep their weights and statistics, which saves their part of the backward
+            pass. Empty for all.
         label_smoothing: Share of the target spread evenly over all classes.
         policy: Augmentation applied anew in every epoch; None for none.
         crop_size: Side of the augmented images that training sees, in pixels; 0 for that of the
@@ -258,6 +261,7 @@ class TrainConfig:
     batch_per_replica: int = 0
     optimizer: OptimizerConfig = dataclasses.field(default_factory=AdamwConfig)
     head: HeadConfig | None = None
+    fine_tune_at: str = ""
     label_smoothing: float = 0.0
     policy: AugmentPolicy | None = None
     crop_size: int = 0

@@ -23,7 +23,7 @@ from components.train_model.input_pipeline import (
     train_batches,
     weighted_batches,
 )
-from components.train_model.models.blocks import freeze_all_but_head
+from components.train_model.models.blocks import choose_learning_layers
 from components.train_model.optimizers import make_optimizer
 from components.train_model.plan import Phase, Plan
 from components.train_model.precision import FLOAT16
@@ -139,7 +139,6 @@ def _prepare(
     if checkpoint is not None and not within:
         # The optimizer of the former phase has variables for other weights.
         checkpoint.restore(model)
-    freeze_all_but_head(model.net, phase.head_only)
     compile_model(model, plan, phase)
     model.build_for(feed.spec())
     if checkpoint is not None and within:
@@ -183,7 +182,8 @@ def _fit_on(
 
 
 def compile_model(model: AugmentedModel, plan: Plan, phase: Phase) -> None:
-    """Compiles a model for a phase, with loss, figures and a new optimizer."""
+    """Compiles a model for a phase: the layers that learn, loss, figures and a new optimizer."""
+    choose_learning_layers(model.net, phase.head_only, plan.config.fine_tune_at)
     optimizer = make_optimizer(plan.config.optimizer, plan.schedule(phase), plan.config.ema)
     if model.net.dtype_policy.name == FLOAT16:
         # Keras looks at the policy of the model that it compiles, which is that around the net.

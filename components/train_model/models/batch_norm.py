@@ -65,19 +65,25 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not (training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
         shape = inputs.shape
-        x = ops.reshape(
-            ops.cast(inputs, "float32"), [self.groups, shape[0] // self.groups, *shape[1:]]
+        each = shape[0] // self.groups
+        x = ops.cast(inputs, "float32")
+        mean, variance = ops.moments(
+            ops.reshape(x, [self.groups, each, *shape[1:]]), list(range(1, len(shape)))
         )
-        axes = list(range(1, len(shape)))
-        mean, variance = ops.moments(x, axes, keepdims=True)
-        self._follow(ops.mean(mean, [0, *axes]), ops.mean(variance, [0, *axes]))
+        self._follow(ops.mean(mean, 0), ops.mean(variance, 0))
         factor = ops.rsqrt(variance + self.epsilon)
         if self.scale:
             factor = factor * self.gamma
-        x = (x - mean) * factor
+        offset = -mean * factor
         if self.center:
-            x = x + self.beta
-        return ops.cast(ops.reshape(x, shape), self.compute_dtype)
+            offset = offset + self.beta
+        # Spread over the images: the compiler of TPUs crashes where they are split into groups
+        # once more to be normalised.
+        factor, offset = (
+            ops.reshape(ops.repeat(one, each, axis=0), [-1, *[1] * (len(shape) - 2), shape[-1]])
+            for one in (factor, offset)
+        )
+        return ops.cast(x * factor + offset, self.compute_dtype)
 
     def _follow(self, mean: KerasTensor, variance: KerasTensor) -> None:
         """Moves the statistics for later; all replicas keep the same."""

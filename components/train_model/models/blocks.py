@@ -1,9 +1,13 @@
 """What several architectures are made of."""
 
+import difflib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 from keras import layers
+
+from components.common.errors import ConfigError
 
 # Short trainings see few batches, so the statistics must follow them fast.
 BATCH_NORM_MOMENTUM = 0.9
@@ -70,11 +74,40 @@ def average(x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.GlobalAveragePooling2D(name="average")(x)
 
 
-def freeze_all_but_head(model: keras.Model, frozen: bool) -> None:
-    """Makes every layer but the head's learn or not; a frozen BatchNorm keeps its statistics."""
+def choose_learning_layers(model: keras.Model, head_only: bool, fine_tune_at: str = "") -> None:
+    """Says which layers learn; a BatchNorm that does not keeps its statistics too.
+
+    Args:
+        model: A net that `build_model` built.
+        head_only: None but the head.
+        fine_tune_at: Name of the first layer that learns otherwise; "" for all.
+
+    Raises:
+        ConfigError: No layer has that name.
+    """
     for layer in model.layers:
         if layer.name not in HEAD:
-            layer.trainable = not frozen
+            layer.trainable = not head_only
+    if not fine_tune_at:
+        return
+    in_order = list(_single_layers(model))
+    names = [layer.name for layer in in_order]
+    if fine_tune_at not in names:
+        like = difflib.get_close_matches(fine_tune_at, names, n=1) or names[-1:]
+        raise ConfigError(
+            f"train.fine_tune_at: expected one of the {len(names)} layers of the net, such as "
+            f"{like[0]}, received {fine_tune_at}"
+        )
+    for layer in in_order[: names.index(fine_tune_at)]:
+        layer.trainable = False
+
+
+def _single_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _single_layers(layer)
+        else:
+            yield layer
 
 
 def average_over_flip(model: keras.Model) -> keras.Model:

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 from components.common.config import build
+from components.common.errors import ConfigError
 from components.train_model.architectures import ModelConfig
 from components.train_model.models import blocks, build_model
 from components.train_model.models.cost import multiplications
@@ -63,10 +64,33 @@ def test_head_is_named(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_frozen_net_learns_with_its_head_only(name):
     model = net(name)
-    blocks.freeze_all_but_head(model, frozen=True)
+    blocks.choose_learning_layers(model, head_only=True)
     assert [weight.path for weight in model.trainable_weights] == ["softmax/kernel", "softmax/bias"]
-    blocks.freeze_all_but_head(model, frozen=False)
+    blocks.choose_learning_layers(model, head_only=False)
     assert len(model.trainable_weights) > 2
+
+
+def test_fine_tuning_begins_at_the_named_layer():
+    model = net("mobilenet_v2")
+    blocks.choose_learning_layers(model, head_only=False, fine_tune_at="block_16_depthwise")
+    learning = [weight.path for weight in model.trainable_weights]
+    assert learning[0] == "block_16_depthwise/kernel"
+    assert learning[-2:] == ["softmax/kernel", "softmax/bias"]
+    assert not any("block_15" in path or "block_16_expand" in path for path in learning)
+    frozen = model.get_layer("mobilenet_v2").get_layer("block_15_expand_BN")
+    before = frozen.moving_mean.numpy()
+    model(images(), training=True)
+    np.testing.assert_array_equal(frozen.moving_mean.numpy(), before)
+    blocks.choose_learning_layers(model, head_only=True, fine_tune_at="block_16_depthwise")
+    assert len(model.trainable_weights) == 2
+    blocks.choose_learning_layers(model, head_only=False)
+    assert model.trainable_weights[0].path == "Conv1/kernel"
+
+
+def test_fine_tuning_at_no_layer_is_refused():
+    said = r"train\.fine_tune_at: .* such as block_6_expand, received block_6_expanded"
+    with pytest.raises(ConfigError, match=said):
+        blocks.choose_learning_layers(net("mobilenet_v2"), False, "block_6_expanded")
 
 
 def test_lab_squeezenet_has_the_weights_of_the_lab():
