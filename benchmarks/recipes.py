@@ -378,26 +378,26 @@ def epoch(
 @_recipe_option
 @_photos_options
 @click.option("--rounds", default=3, show_default=True, help="Each way is timed so many times.")
-def pages(
+def allocator(
     photos: PhotosConfig,
     recipe: str,
     assignments: tuple[str, ...],
     rounds: int,
 ) -> None:
-    """CPU time of one epoch, start of the process included, with huge pages and without."""
+    """CPU time of one epoch, start of the process included, by who keeps TensorFlow's memory."""
     _show_machine()
-    ways = {"pages of 4 kB": "glibc.malloc.hugetlb=0", "huge pages": "glibc.malloc.hugetlb=1"}
+    ways = {"the system's": "0", "TensorFlow's": "1"}
     command = [sys.executable, "-m", "benchmarks.recipes", "epoch", "--epochs", "1"]
     command += ["--photos", photos.images, "--recipe", recipe]
     command += ["--manifest", photos.manifest, "--group-column", photos.group_column]
     command += [f"--set={assignment}" for assignment in assignments]
     spent: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
-        for way, tunables in ways.items():
+        for way, use in ways.items():
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run(  # noqa: S603
                 command,
-                env={**os.environ, "GLIBC_TUNABLES": tunables},
+                env={**os.environ, "TF_CPU_ALLOCATOR_USE_BFC": use},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 check=True,
@@ -406,8 +406,8 @@ def pages(
             user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
             spent[way].append(user + system)
             _show(way, f"{user:.0f} s of computing, {system:.0f} s of the system")
-    plain, huge = (statistics.median(found) for found in spent.values())
-    _show("ratio", f"{huge / plain:.2f}")
+    systems, tensorflows = (statistics.median(found) for found in spent.values())
+    _show("ratio", f"{tensorflows / systems:.2f}")
 
 
 if __name__ == "__main__":

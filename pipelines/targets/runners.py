@@ -17,8 +17,6 @@ from components.common.step import require_tensorflow
 from components.ingest_examples.config import PhotosConfig
 from components.train_model.architectures import IMAGENET, NO_WEIGHTS, ModelConfig
 
-_TUNABLES = "GLIBC_TUNABLES"
-
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
@@ -154,15 +152,6 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _huge_pages() -> dict[str, str]:
-    """Has glibc ask Linux for pages of 2 MB; see benchmarks/README.md for what training gains.
-
-    What a training step takes and gives back goes to the system and comes back each time, and in
-    pages of 4 kB that takes as long as half of the computing. Elsewhere nobody reads it.
-    """
-    return {_TUNABLES: os.environ.get(_TUNABLES, "glibc.malloc.hugetlb=1")}
-
-
 class SubprocessRunner:
     """Each task in a process of its own, with the packages of this one."""
 
@@ -193,7 +182,7 @@ class SubprocessRunner:
             _replaced(handler, "run_local_subprocess", _told(handler.run_local_subprocess)),
             # KFP leaves a folder there for every task.
             tempfile.TemporaryDirectory() as scratch,
-            _environment({RUN_PROCESS: str(os.getpid()), "TMPDIR": scratch} | _huge_pages()),
+            _environment({RUN_PROCESS: str(os.getpid()), "TMPDIR": scratch}),
             warnings.catch_warnings(),
         ):
             # The image is not looked at here, and KFP warns of one without "python" in its name.

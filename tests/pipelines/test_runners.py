@@ -1,13 +1,11 @@
-"""What tasks are found to need beside the folder of their run, and what they start in."""
-
-import os
+"""What tasks are found to need beside the folder of their run."""
 
 import pytest
 
 from components.common.errors import ConfigError
 from components.ingest_examples.config import PhotosConfig
 from components.train_model.architectures import MobilenetV2Config
-from pipelines.targets.runners import Inputs, SubprocessRunner, find_inputs, find_weights
+from pipelines.targets.runners import find_inputs, find_weights
 
 SYNTHETIC = PhotosConfig("synthetic://flowers")
 
@@ -52,13 +50,3 @@ def test_absent_weights_are_found_before_the_run():
         ConfigError, match=r"model.weights: expected none, imagenet, .* w.h5, which"
     ):
         find_weights(model("w.h5"))
-
-
-@pytest.mark.parametrize("before", [None, "glibc.malloc.arena_max=2"])
-def test_tasks_get_huge_pages_unless_the_user_tunes_memory(tmp_path, monkeypatch, before):
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    if before:
-        monkeypatch.setenv("GLIBC_TUNABLES", before)
-    with SubprocessRunner().open(Inputs(), tmp_path, {}):
-        assert os.environ["GLIBC_TUNABLES"] == (before or "glibc.malloc.hugetlb=1")
-    assert os.environ.get("GLIBC_TUNABLES") == before

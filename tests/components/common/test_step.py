@@ -19,11 +19,13 @@ from components.common.errors import (
 from components.common.step import Failure, parse_failure, parse_took, run_step
 
 ROOT = Path(__file__).parents[3]
+ALLOCATOR = "TF_CPU_ALLOCATOR_USE_BFC"
 IMPORTS = "from components.common.step import import_tensorflow_quietly, run_step"
 
 
 def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    ours = ("TF_CPP_MIN_LOG_LEVEL", ALLOCATOR)
+    inherited = {key: value for key, value in os.environ.items() if key not in ours}
     return subprocess.run(
         [sys.executable, "-c", f"{IMPORTS}\n{script}"],
         cwd=ROOT,
@@ -102,6 +104,24 @@ def test_import_of_tensorflow_prints_nothing() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "True"
+
+
+@pytest.mark.parametrize(("asked", "kept"), [({}, True), ({ALLOCATOR: "0"}, False)])
+def test_tensorflow_keeps_memory_that_it_takes_again_and_again(
+    asked: dict[str, str], kept: bool
+) -> None:
+    done = run(
+        "import_tensorflow_quietly()\n"
+        "import resource, tensorflow as tf\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "tf.ones([2**24])\n"
+        "before = faults()\n"
+        "for _ in range(20): tf.ones([2**24])\n"
+        "print(faults() - before)\n",
+        **asked,
+    )
+    # 20 times 64 MiB are 327,680 pages.
+    assert (int(done.stdout) < 100_000) == kept
 
 
 def test_import_of_tensorflow_prints_its_notes_where_asked(tmp_path: Path) -> None:
