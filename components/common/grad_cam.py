@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from components.common.layers import single_layers
+
 _CONVOLUTIONS = (
     keras.layers.Conv2D,
     keras.layers.Conv2DTranspose,
@@ -58,19 +60,11 @@ def make_explain(net: keras.Model) -> Explain | None:
 def find_feature_map(net: keras.Model) -> keras.layers.Layer | None:
     """The last layer whose output still has places, behind at least one convolution."""
     found, convolved = None, False
-    for layer in _leaves(net):
+    for layer in single_layers(net):
         convolved = convolved or isinstance(layer, _CONVOLUTIONS)
         if convolved and _has_places(layer):
             found = layer
     return found
-
-
-def _leaves(net: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in net.layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
-        else:
-            yield layer
 
 
 def _has_places(layer: keras.layers.Layer) -> bool:
@@ -80,7 +74,7 @@ def _has_places(layer: keras.layers.Layer) -> bool:
 
 def _softmax_head(net: keras.Model) -> keras.layers.Dense | None:
     """The last dense layer with a softmax: its logits do not saturate as probabilities do."""
-    heads = [one for one in _leaves(net) if isinstance(one, keras.layers.Dense)]
+    heads = [one for one in single_layers(net) if isinstance(one, keras.layers.Dense)]
     if heads and heads[-1].activation is keras.activations.softmax:
         return heads[-1]
     return None

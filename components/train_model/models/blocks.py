@@ -1,13 +1,13 @@
 """What several architectures are made of."""
 
 import difflib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 from keras import layers
 
 from components.common.errors import ConfigError
+from components.common.layers import single_layers
 
 # Short trainings see few batches, so the statistics must follow them fast.
 BATCH_NORM_MOMENTUM = 0.9
@@ -90,7 +90,7 @@ def choose_learning_layers(model: keras.Model, head_only: bool, fine_tune_at: st
             layer.trainable = not head_only
     if not fine_tune_at:
         return
-    in_order = list(_single_layers(model))
+    in_order = list(single_layers(model))
     names = [layer.name for layer in in_order]
     if fine_tune_at not in names:
         like = difflib.get_close_matches(fine_tune_at, names, n=1) or names[-1:]
@@ -100,14 +100,6 @@ def choose_learning_layers(model: keras.Model, head_only: bool, fine_tune_at: st
         )
     for layer in in_order[: names.index(fine_tune_at)]:
         layer.trainable = False
-
-
-def _single_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _single_layers(layer)
-        else:
-            yield layer
 
 
 def average_over_flip(model: keras.Model) -> keras.Model:
