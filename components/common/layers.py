@@ -6,7 +6,7 @@ import keras
 
 
 def single_layers(net: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers of a net in their order, those of nets within it in the place of these."""
+    """Gives the layers of a net in its order, and in place of a nested net the layers of that."""
     for layer in net.layers:
         if isinstance(layer, keras.Model):
             yield from single_layers(layer)

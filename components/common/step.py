@@ -63,8 +63,8 @@ def import_tensorflow_quietly() -> None:
         ConfigError: It is not installed.
     """
     require_tensorflow()
-    # What a step of training gives back would go to the system and come back in the next, which
-    # takes half as long as the computing; TensorFlow's own allocator keeps it.
+    # Memory that a step of training gives back would go to the system and be cleared anew for the
+    # next, which can take as long as the computing; TensorFlow's own allocator keeps it.
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         import tensorflow

@@ -73,7 +73,7 @@ def make_model(task: Task, batch: int) -> tuple[AugmentedModel, str]:
     net = build_net(architecture, config, task.image_size, task.classes, precision)
     model = wrap_for_training(net, architecture, config, task.image_size, task.cores, split=False)
     plan = Plan(config, _STEPS_PER_EPOCH, task.cores)
-    # The last phase, in which most weights learn.
+    # The last phase needs the most memory: an earlier one trains the head alone.
     compile_model(model, plan, plan.phases[-1])
     return model, precision
 
