@@ -378,15 +378,15 @@ def epoch(
 @_recipe_option
 @_photos_options
 @click.option("--rounds", default=3, show_default=True, help="Each way is timed so many times.")
-def allocator(
+def onednn(
     photos: PhotosConfig,
     recipe: str,
     assignments: tuple[str, ...],
     rounds: int,
 ) -> None:
-    """CPU time of one epoch, start of the process included, by who keeps TensorFlow's memory."""
+    """CPU time of one epoch with and without oneDNN, start of the process included."""
     _show_machine()
-    ways = {"the system's": "0", "TensorFlow's": "1"}
+    ways = {"with oneDNN": "1", "without": "0"}
     command = [sys.executable, "-m", "benchmarks.recipes", "epoch", "--epochs", "1"]
     command += ["--photos", photos.images, "--recipe", recipe]
     command += ["--manifest", photos.manifest, "--group-column", photos.group_column]
@@ -397,7 +397,7 @@ def allocator(
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run(  # noqa: S603
                 command,
-                env={**os.environ, "TF_CPU_ALLOCATOR_USE_BFC": use},
+                env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": use},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 check=True,
@@ -406,8 +406,8 @@ def allocator(
             user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
             spent[way].append(user + system)
             _show(way, f"{user:.0f} s of computing, {system:.0f} s of the system")
-    systems, tensorflows = (statistics.median(found) for found in spent.values())
-    _show("ratio", f"{tensorflows / systems:.2f}")
+    used, without = (statistics.median(found) for found in spent.values())
+    _show("ratio", f"{used / without:.2f}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from components.common.errors import DataError
 from components.common.example_proto import CLASS, Features, encode_example
 from components.common.examples import parse_features
 from components.common.outputs import staged
+from components.common.pipelining import without_tuner
 from components.common.policy import AugmentPolicy
 from components.common.progress import Progress, progress, say
 from components.common.tfrecords import read_shard, shard_count
@@ -117,7 +118,7 @@ def _versions(
         num_parallel_calls=workers or tf.data.AUTOTUNE,
         deterministic=True,
     )
-    for serialized, copies in made.prefetch(tf.data.AUTOTUNE):
+    for serialized, copies in without_tuner(made).prefetch(tf.data.AUTOTUNE):
         yield serialized.numpy(), copies.numpy().tolist()
     if damage:
         raise damage[0]

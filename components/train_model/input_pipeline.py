@@ -12,6 +12,7 @@ from components.common import augmentation
 from components.common.dataset import Dataset
 from components.common.errors import DataError
 from components.common.examples import parse_example
+from components.common.pipelining import without_tuner
 from components.common.tfrecords import shard_count
 from components.train_model import mixing
 from components.train_model.config import TrainConfig
@@ -82,7 +83,8 @@ def decode_examples(dataset: Dataset, split: str, hosts: Hosts = ALONE) -> tf.da
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     # Keras plans an epoch by the cardinality, and a shard that lost a record ends the run here.
-    return examples.apply(tf.data.experimental.assert_cardinality(len(part)))
+    whole = examples.apply(tf.data.experimental.assert_cardinality(len(part)))
+    return without_tuner(whole)
 
 
 class Piece(NamedTuple):

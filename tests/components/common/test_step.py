@@ -1,6 +1,7 @@
 """Tests of how a step ends: exit code, one line, or a traceback where the fault is ours."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -19,12 +20,12 @@ from components.common.errors import (
 from components.common.step import Failure, parse_failure, parse_took, run_step
 
 ROOT = Path(__file__).parents[3]
-ALLOCATOR = "TF_CPU_ALLOCATOR_USE_BFC"
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 IMPORTS = "from components.common.step import import_tensorflow_quietly, run_step"
 
 
 def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    ours = ("TF_CPP_MIN_LOG_LEVEL", ALLOCATOR)
+    ours = ("TF_CPP_MIN_LOG_LEVEL", ONEDNN)
     inherited = {key: value for key, value in os.environ.items() if key not in ours}
     return subprocess.run(
         [sys.executable, "-c", f"{IMPORTS}\n{script}"],
@@ -106,7 +107,8 @@ def test_import_of_tensorflow_prints_nothing() -> None:
     assert done.stdout.splitlines()[0] == "True"
 
 
-@pytest.mark.parametrize(("asked", "kept"), [({}, True), ({ALLOCATOR: "0"}, False)])
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere it is built in or absent")
+@pytest.mark.parametrize(("asked", "kept"), [({}, True), ({ONEDNN: "0"}, False)])
 def test_tensorflow_keeps_memory_that_it_takes_again_and_again(
     asked: dict[str, str], kept: bool
 ) -> None:
@@ -122,6 +124,28 @@ def test_tensorflow_keeps_memory_that_it_takes_again_and_again(
     )
     # 20 times 64 MiB are 327,680 pages.
     assert (int(done.stdout) < 100_000) == kept
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere it is built in or absent")
+@pytest.mark.parametrize(("asked", "taken"), [({}, True), ({ONEDNN: "0"}, False)])
+def test_convolutions_are_those_of_onednn(asked: dict[str, str], taken: bool) -> None:
+    done = run(
+        "import_tensorflow_quietly()\n"
+        "import tensorflow.compat.v1 as tf\n"
+        "with tf.Graph().as_default(), tf.Session() as session:\n"
+        "    images = tf.placeholder(tf.float32, [1, 4, 4, 1])\n"
+        "    ran = tf.RunMetadata()\n"
+        "    session.run(\n"
+        "        tf.nn.conv2d(images, tf.ones([3, 3, 1, 1]), 1, 'SAME'),\n"
+        "        {images: [[[[0.0]] * 4] * 4]},\n"
+        "        tf.RunOptions(output_partition_graphs=True),\n"
+        "        ran,\n"
+        "    )\n"
+        "print({node.op for graph in ran.partition_graphs for node in graph.node})\n",
+        **asked,
+    )
+    assert "Conv2D" in done.stdout, done.stderr
+    assert ("_MklNativeConv2D" in done.stdout) == taken
 
 
 def test_import_of_tensorflow_prints_its_notes_where_asked(tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ def test_shapes_are_static(dataset):
     assert targets == tf.TensorSpec([4, 3], tf.float32)
 
 
+def test_no_tuner_holds_up_the_end_of_a_pipeline(dataset):
+    weighted = weighted_batches(dataset, "validation", 4, replicas=2)
+    for made in (batches(dataset), eval_batches(dataset, "validation", 4), weighted.batches):
+        assert made.options().autotune.enabled is False
+
+
 def test_every_example_once_in_an_epoch(dataset):
     epoch = batches(dataset).take(3)
     seen = [key for (images, _), _ in epoch for key in keys(images)]
