@@ -1,15 +1,18 @@
 """BatchNorm over the whole batch or over the part of each replica, on either runtime.
 
 Left to themselves, TensorFlow's strategies take the means of a replica, and JAX, whose replicas are
-one program, those of the whole batch.
+one program, those of the whole batch. On TensorFlow, Keras writes BatchNorm as a dozen operations,
+each of which goes through memory once; here it is the one that TensorFlow has for it.
 """
 
+import math
 from typing import Any
 
 import keras
 from keras import KerasTensor, ops
 
 from components.train_model.config import GLOBAL
+from components.train_model.precision import computing_in
 
 
 def set_batch_norm(net: keras.Model, scope: str, replicas: int, split: bool) -> keras.Model:
@@ -25,9 +28,9 @@ def set_batch_norm(net: keras.Model, scope: str, replicas: int, split: bool) -> 
     Returns:
         The net, or a copy with the same weights, and the same names in a file of weights.
     """
-    if replicas == 1:
+    if replicas == 1 and not _on_tensorflow():
         return net
-    if scope == GLOBAL:
+    if replicas > 1 and scope == GLOBAL:
         for layer in net._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = split
@@ -39,7 +42,9 @@ def set_batch_norm(net: keras.Model, scope: str, replicas: int, split: bool) -> 
             return BatchNormalization(groups=1 if split else replicas, **config)
         return layer.__class__.from_config(config)
 
-    copy = keras.models.clone_model(net, clone_function=clone, recursive=True)
+    # Loss scaling goes by the policy of the net, which a copy takes from the block that makes it.
+    with computing_in(net.dtype_policy.name):
+        copy = keras.models.clone_model(net, clone_function=clone, recursive=True)
     copy.set_weights(net.get_weights())
     return copy
 
@@ -66,6 +71,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         shape = inputs.shape
         each = shape[0] // self.groups
+        if self.groups == 1 and len(shape) == 4 and _on_tensorflow():
+            return self._normalise_at_once(inputs)
         x = ops.cast(inputs, "float32")
         mean, variance = ops.moments(
             ops.reshape(x, [self.groups, each, *shape[1:]]), list(range(1, len(shape)))
@@ -85,6 +92,22 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
         return ops.cast(x * factor + offset, self.compute_dtype)
 
+    def _normalise_at_once(self, inputs: KerasTensor) -> KerasTensor:
+        import tensorflow as tf
+
+        none = ops.zeros([inputs.shape[-1]])
+        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            ops.convert_to_tensor(self.gamma) if self.scale else none + 1.0,
+            ops.convert_to_tensor(self.beta) if self.center else none,
+            epsilon=self.epsilon,
+        )
+        # TensorFlow gives the variance of what the batch was drawn from; Keras follows that of the
+        # batch.
+        each = math.prod(inputs.shape[:-1])
+        self._follow(mean, variance * ((each - 1) / each))
+        return y
+
     def _follow(self, mean: KerasTensor, variance: KerasTensor) -> None:
         """Moves the statistics for later; all replicas keep the same."""
         mean, variance = _over_replicas([mean, variance])
@@ -97,9 +120,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return config
 
 
+def _on_tensorflow() -> bool:
+    return bool(keras.backend.backend() == "tensorflow")
+
+
 def _over_replicas(values: list[KerasTensor]) -> list[KerasTensor]:
     """Means over TensorFlow's replicas; elsewhere there is one step, which has them all."""
-    if keras.backend.backend() != "tensorflow":
+    if not _on_tensorflow():
         return values
     import tensorflow as tf
 

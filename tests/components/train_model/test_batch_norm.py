@@ -1,0 +1,96 @@
+"""BatchNorm in one operation gives what Keras's dozen give."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from components.train_model.config import GLOBAL
+from components.train_model.models.batch_norm import set_batch_norm
+from components.train_model.precision import BFLOAT16, FLOAT16, FLOAT32, computing_in
+
+IMAGES = np.random.default_rng(0).normal(3.0, 2.0, [6, 5, 5, 4]).astype(np.float32)
+WEIGHTS = np.random.default_rng(1).normal(size=IMAGES.shape).astype(np.float32)
+
+
+def make_net(precision=FLOAT32, **options):
+    with computing_in(precision):
+        inputs = layers.Input([None, None, IMAGES.shape[-1]])
+        return keras.Model(inputs, layers.BatchNormalization(momentum=0.9, **options)(inputs))
+
+
+def train_on(net, images):
+    """What a step of training sees of a net: outputs, gradients, and statistics after it."""
+    images = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        outputs = tf.cast(net(images, training=True), tf.float32)
+        loss = tf.reduce_sum(outputs * WEIGHTS[: len(outputs)])
+    gradients = tape.gradient(loss, [images, *net.trainable_variables])
+    return [one.numpy() for one in (outputs, *gradients, *net.non_trainable_variables)]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"scale": False}, {"center": False}, {"epsilon": 0.1}], ids=str
+)
+def test_training_is_that_of_keras(options):
+    net = make_net(**options)
+    net.set_weights([one + 0.5 for one in net.get_weights()])
+    copy = set_batch_norm(net, GLOBAL, replicas=1, split=False)
+    assert copy is not net
+    for one, other in zip(train_on(net, IMAGES), train_on(copy, IMAGES), strict=True):
+        np.testing.assert_allclose(other, one, atol=2e-5)
+
+
+def test_answers_are_those_of_keras():
+    net = make_net()
+    train_on(net, IMAGES)
+    copy = set_batch_norm(net, GLOBAL, replicas=1, split=False)
+    np.testing.assert_array_equal(copy.predict(IMAGES), net.predict(IMAGES))
+
+
+def test_frozen_statistics_stay():
+    copy = set_batch_norm(make_net(), GLOBAL, replicas=1, split=False)
+    copy.layers[-1].trainable = False
+    outputs, *_ = train_on(copy, IMAGES)
+    np.testing.assert_allclose(outputs, IMAGES, rtol=1e-3)
+    np.testing.assert_array_equal(copy.non_trainable_variables[-1], np.ones(4))
+
+
+@pytest.mark.parametrize("precision", [BFLOAT16, FLOAT16])
+def test_precision_of_the_net_is_kept(precision):
+    net = make_net(precision)
+    copy = set_batch_norm(net, GLOBAL, replicas=1, split=False)
+    assert copy.dtype_policy.name == precision
+    assert copy(IMAGES, training=True).dtype == precision.removeprefix("mixed_")
+    assert {variable.dtype for variable in copy.variables} == {"float32"}
+
+
+def test_bfloat16_is_near_float32():
+    net = make_net()
+    copy = set_batch_norm(make_net(BFLOAT16), GLOBAL, replicas=1, split=False)
+    expected, *_, mean, variance = train_on(net, IMAGES)
+    received, *_, mean16, variance16 = train_on(copy, IMAGES)
+    np.testing.assert_allclose(received, expected, atol=0.03)
+    np.testing.assert_allclose(mean16, mean, rtol=0.01)
+    np.testing.assert_allclose(variance16, variance, rtol=0.01)
+
+
+def test_names_in_a_file_of_weights_are_those_of_keras(tmp_path):
+    net = make_net()
+    copy = set_batch_norm(net, GLOBAL, replicas=1, split=False)
+    train_on(copy, IMAGES)
+    copy.save_weights(tmp_path / "kept.weights.h5")
+    net.load_weights(tmp_path / "kept.weights.h5")
+    for one, other in zip(net.get_weights(), copy.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_training_is_one_operation():
+    copy = set_batch_norm(make_net(), GLOBAL, replicas=1, split=False)
+    step = tf.function(lambda images: copy(images, training=True))
+    traced = step.get_concrete_function(tf.TensorSpec(IMAGES.shape))
+    types = [operation.type for operation in traced.graph.get_operations()]
+    assert types.count("FusedBatchNormV3") == 1
+    assert "SquaredDifference" not in types
