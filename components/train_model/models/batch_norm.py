@@ -95,11 +95,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def _normalise_at_once(self, inputs: KerasTensor) -> KerasTensor:
         import tensorflow as tf
 
-        none = ops.zeros([inputs.shape[-1]])
+        zeros = ops.zeros([inputs.shape[-1]])
         y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs,
-            ops.convert_to_tensor(self.gamma) if self.scale else none + 1.0,
-            ops.convert_to_tensor(self.beta) if self.center else none,
+            ops.convert_to_tensor(self.gamma) if self.scale else zeros + 1.0,
+            ops.convert_to_tensor(self.beta) if self.center else zeros,
             epsilon=self.epsilon,
         )
         # TensorFlow gives the variance of what the batch was drawn from; Keras follows that of the
