@@ -52,6 +52,8 @@ def set_batch_norm(net: keras.Model, scope: str, replicas: int, split: bool) -> 
 class BatchNormalization(keras.layers.BatchNormalization):
     """BatchNorm over the part of each replica; the moving statistics take the mean over all.
 
+    With one part on TensorFlow it is the single fused operation.
+
     A file of weights knows layers by the names of their classes, hence this one.
 
     Args:
@@ -70,9 +72,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not (training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
         shape = inputs.shape
-        each = shape[0] // self.groups
         if self.groups == 1 and len(shape) == 4 and _on_tensorflow():
             return self._normalise_at_once(inputs)
+        each = shape[0] // self.groups
         x = ops.cast(inputs, "float32")
         mean, variance = ops.moments(
             ops.reshape(x, [self.groups, each, *shape[1:]]), list(range(1, len(shape)))
@@ -93,6 +95,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return ops.cast(x * factor + offset, self.compute_dtype)
 
     def _normalise_at_once(self, inputs: KerasTensor) -> KerasTensor:
+        """Normalises `[batch, height, width, channels]` over all but the channels."""
         import tensorflow as tf
 
         zeros = ops.zeros([inputs.shape[-1]])
