@@ -100,12 +100,36 @@ class LarsConfig(OptimizerConfig):
         check("trust", self.trust, Range(1e-6, 1.0))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MuonConfig(OptimizerConfig):
+    """Muon: momentum whose steps are made orthogonal, kernel by kernel.
+
+    Attributes:
+        momentum: Part of the last step that is taken again.
+        weight_decay: Decay of the kernels; biases and BatchNorm are left alone.
+        adam_ratio: Learning rate of what steps by AdamW, which is the head and all that is no
+            matrix, as a multiple of the schedule's.
+    """
+
+    name: str = "muon"
+    momentum: float = 0.95
+    weight_decay: float = 0.0
+    adam_ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("momentum", self.momentum, Range(0.0, 0.9999))
+        check("weight_decay", self.weight_decay, Range(0.0, 1.0))
+        check("adam_ratio", self.adam_ratio, Range(1e-3, 1e3))
+
+
 _OPTIMIZERS: Mapping[str, type[OptimizerConfig]] = {
     "adam": AdamConfig,
     "adamw": AdamwConfig,
     "sgd": SgdConfig,
     "lars": LarsConfig,
     "lamb": AdamwConfig,
+    "muon": MuonConfig,
 }
 
 

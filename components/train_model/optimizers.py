@@ -1,6 +1,7 @@
-"""Optimizers: Keras's own, and LARS, which Keras does not have."""
+"""Optimizers: Keras's own, LARS, which it does not have, and Muon for convolutions."""
 
 import functools
+import math
 from typing import Any
 
 import keras
@@ -9,9 +10,11 @@ from keras import ops
 from components.train_model.config import (
     AdamwConfig,
     LarsConfig,
+    MuonConfig,
     OptimizerConfig,
     SgdConfig,
 )
+from components.train_model.models import blocks
 
 # Decaying what shifts or scales a feature takes from the net what BatchNorm gives it.
 _NOT_DECAYED = ["gamma", "beta", "bias"]
@@ -43,6 +46,15 @@ def make_optimizer(config: OptimizerConfig, schedule: Any, ema: float = 0.0) -> 
             momentum=config.momentum,
             trust=config.trust,
             weight_decay=config.weight_decay,
+            **common,
+        )
+    elif isinstance(config, MuonConfig):
+        optimizer = _adapted(Muon)(
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            adam_weight_decay=config.weight_decay,
+            adam_lr_ratio=config.adam_ratio,
+            exclude_layers=[blocks.HEAD[-1]],
             **common,
         )
     elif isinstance(config, AdamwConfig):
@@ -150,6 +162,32 @@ class Lars(keras.optimizers.Optimizer):
             "weight_decay": self.decay,
         }
         return config
+
+
+class Muon(keras.optimizers.Muon):
+    """Keras's Muon, for convolutions as well.
+
+    Keras takes matrices only. Here the kernel of a convolution is one too: a row for each number
+    that goes into a filter, a column for each filter. Depthwise kernels have a single column, and
+    step by AdamW, as do biases, BatchNorm and the layers that `exclude_layers` names.
+
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), with
+    the scale of Liu et al., "Muon is scalable for LLM training" (2025).
+    """
+
+    def _should_use_adamw(self, variable: Any) -> bool:
+        shape = variable.shape
+        named = any(name in variable.path for name in self.exclude_layers)
+        return named or len(shape) < 2 or shape[-1] == 1
+
+    def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
+        gradient = ops.cast(gradient, variable.dtype)
+        self.assign(m, self.momentum * m + gradient)
+        ahead = gradient + self.momentum * m if self.nesterov else m
+        matrix = ops.reshape(ahead, [-1, variable.shape[-1]])
+        step = self.zeropower_via_newtonschulz5(matrix, self.ns_steps)
+        rate = ops.cast(lr, variable.dtype) * (self.rms_rate * math.sqrt(max(matrix.shape)))
+        self.assign_sub(variable, rate * ops.reshape(step, variable.shape))
 
 
 def _length(values: Any) -> Any:

@@ -43,6 +43,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "clipped": (DENSE, SGD | {"optimizer": {"name": "sgd", "clip_norm": 0.05}}),
     "lars": (DENSE, SGD | {"optimizer": {"name": "lars"}}),
     "lamb": (DENSE, SGD | {"optimizer": {"name": "lamb", "weight_decay": 0.01}}),
+    "muon": (DENSE, SGD | {"optimizer": {"name": "muon", "weight_decay": 0.01}}),
     "everything": (DENSE, SGD | EVERYTHING | {"optimizer": {"name": "adamw"}}),
     "executions": (DENSE, SGD | {"steps_per_execution": 5}),
 }

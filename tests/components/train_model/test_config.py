@@ -62,6 +62,8 @@ def test_wrong_model_is_refused(changes, words):
         ({"optimizer": {"name": "adamw", "weight_decay": -0.1}}, "optimizer.weight_decay"),
         ({"optimizer": {"name": "sgd", "weight_decay": 0.1}}, "weight_decay: unknown key"),
         ({"optimizer": {"name": "lars", "trust": 0.0}}, "optimizer.trust"),
+        ({"optimizer": {"name": "muon", "adam_ratio": 0.0}}, "optimizer.adam_ratio"),
+        ({"optimizer": {"name": "muon", "momentum": 1.0}}, "optimizer.momentum"),
         ({"optimizer": {"name": "sgd", "clip_norm": -1.0}}, "optimizer.clip_norm"),
         ({"head": {"epochs": 0, "schedule": CYCLE}}, "head.epochs"),
         ({"head": {"epochs": 1}}, "head.schedule: missing"),

@@ -36,6 +36,7 @@ def step(config, gradients=(GRADIENT, ONES), rate=0.1, times=1, **options):
         ({"name": "sgd"}, "SGD"),
         ({"name": "lamb", "weight_decay": 0.1}, "Lamb"),
         ({"name": "lars"}, "Lars"),
+        ({"name": "muon"}, "Muon"),
     ],
 )
 def test_name_chooses_the_optimizer(config, kind):
@@ -87,7 +88,75 @@ def test_lars_can_be_made_again():
     assert (again.trust, again.momentum, again.decay) == (0.02, 0.8, 0.3)
 
 
-@pytest.mark.parametrize("name", ["adamw", "lamb", "lars"])
+RANDOM = np.random.default_rng(0)
+
+
+def muon_steps(shape, gradient, name="conv", rate=0.1, times=1, **config):
+    """How far a kernel of zeros steps."""
+    optimizer = make_optimizer(build(OptimizerConfig, {"name": "muon"} | config), rate)
+    kernel = keras.Variable(np.zeros(shape), name=name)
+    optimizer.build([kernel])
+    for _ in range(times):
+        optimizer.apply([ops.convert_to_tensor(gradient, "float32")], [kernel])
+    return np.array(kernel)
+
+
+def test_muon_makes_the_step_of_a_convolution_orthogonal():
+    gradient = RANDOM.normal(size=(3, 3, 4, 8))
+    step = muon_steps(gradient.shape, gradient).reshape(36, 8)
+    # All directions of the gradient's 8 are gone about equally far: rate times 0.2 * sqrt(36).
+    lengths = np.linalg.svd(step, compute_uv=False)
+    assert lengths == pytest.approx(np.full(8, 0.1 * 0.2 * 6), rel=0.35)
+    u, values, v = np.linalg.svd(gradient.reshape(36, 8), full_matrices=False)
+    assert values[0] / values[-1] > 1.5
+    alike = -np.sum((u @ v) * step) / np.linalg.norm(u @ v) / np.linalg.norm(step)
+    assert alike > 0.97
+
+
+def test_muon_does_not_care_how_long_the_gradient_is():
+    gradient = RANDOM.normal(size=(1, 1, 6, 4))
+    short, long = (muon_steps(gradient.shape, scale * gradient) for scale in (1.0, 1000.0))
+    np.testing.assert_allclose(short, long, atol=1e-6)
+
+
+def test_muon_keeps_its_momentum():
+    first, second = RANDOM.normal(size=(2, 3, 3, 4, 8))
+    optimizer = make_optimizer(build(OptimizerConfig, {"name": "muon", "momentum": 0.5}), 0.1)
+    kernel = keras.Variable(np.zeros(first.shape), name="conv")
+    optimizer.build([kernel])
+    for gradient in (first, second):
+        optimizer.apply([ops.convert_to_tensor(gradient, "float32")], [kernel])
+    # Each looks ahead by half of the momentum, which is the gradient and half of the one before.
+    steps = muon_steps(first.shape, first + 0.5 * first, momentum=0.0)
+    steps += muon_steps(first.shape, second + 0.5 * (second + 0.5 * first), momentum=0.0)
+    np.testing.assert_allclose(kernel, steps, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [((4,), "conv1_bn_beta"), ((4, 5), "softmax"), ((3, 3, 4, 1), "depthwise")],
+)
+def test_muon_leaves_what_is_no_matrix_and_the_head_to_adamw(shape, name):
+    gradient = RANDOM.normal(size=shape)
+    by_adamw = make_optimizer(build(OptimizerConfig, {"name": "adamw"}), 0.2)
+    expected = keras.Variable(np.zeros(shape), name=name)
+    by_adamw.build([expected])
+    for _ in range(3):
+        by_adamw.apply([ops.convert_to_tensor(gradient, "float32")], [expected])
+    stepped = muon_steps(shape, gradient, name, rate=0.1, times=3, adam_ratio=2.0, momentum=0.3)
+    np.testing.assert_allclose(stepped, expected, rtol=1e-5)
+
+
+def test_muon_can_be_made_again():
+    config = {"name": "muon", "momentum": 0.8, "weight_decay": 0.3, "adam_ratio": 3.0}
+    _, optimizer = step(config)
+    again = type(optimizer).from_config(optimizer.get_config())
+    assert (again.momentum, again.weight_decay, again.adam_lr_ratio) == (0.8, 0.3, 3.0)
+    assert again.adam_weight_decay == 0.3
+    assert again.exclude_layers == ["softmax"]
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "lars", "muon"])
 def test_biases_are_not_decayed(name):
     config = {"name": name, "weight_decay": 0.5}
     zeros = (np.zeros((2, 2)), np.zeros(2))

@@ -297,7 +297,7 @@ def test_float16_scales_the_loss_and_goes_on(examples, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "peak"), [("adam", 0.01), ("sgd", 0.05), ("lars", 2), ("lamb", 0.02)]
+    ("name", "peak"), [("adam", 0.01), ("sgd", 0.05), ("lars", 2), ("lamb", 0.02), ("muon", 0.01)]
 )
 def test_every_optimizer_trains(examples, tmp_path, name, peak):
     result = run(
