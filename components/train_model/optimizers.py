@@ -54,7 +54,7 @@ def make_optimizer(config: OptimizerConfig, schedule: Any, ema: float = 0.0) -> 
             weight_decay=config.weight_decay,
             adam_weight_decay=config.weight_decay,
             adam_lr_ratio=config.adam_ratio,
-            exclude_layers=[blocks.HEAD[-1]],
+            exclude_layers=list(blocks.HEAD),
             **common,
         )
     elif isinstance(config, AdamwConfig):
@@ -167,14 +167,19 @@ class Lars(keras.optimizers.Optimizer):
 class Muon(keras.optimizers.Muon):
     """Keras's Muon, for convolutions as well.
 
-    Keras takes matrices only. Here the kernel of a convolution is one too: a row for each number
-    that goes into a filter, a column for each filter. Depthwise kernels have a single column, and
-    step by AdamW, as do biases, BatchNorm and the layers that `exclude_layers` names.
+    Keras takes matrices only. Here the kernel of a convolution, `float` [height, width, channels,
+    filters], is the matrix [height * width * channels, filters]. A depthwise kernel would have a
+    single column, all of whose steps are orthogonal; it steps by AdamW, as do biases, BatchNorm and
+    the layers of `exclude_layers`.
+
+    Args:
+        **options: Of `keras.optimizers.Muon`; `exclude_layers` are parts of names here.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), with
     the scale of Liu et al., "Muon is scalable for LLM training" (2025).
     """
 
+    # Keras hands its parts out by these two alone, and has no public place for them.
     def _should_use_adamw(self, variable: Any) -> bool:
         shape = variable.shape
         named = any(name in variable.path for name in self.exclude_layers)
