@@ -12,6 +12,8 @@ from components.common.errors import ConfigError
 
 NO_WEIGHTS = "none"
 IMAGENET = "imagenet"
+HE_NORMAL = "he_normal"
+WHITENING = "whitening"
 
 Fire = tuple[int, int]
 Convolution = tuple[int, int]
@@ -96,6 +98,10 @@ class ModelConfig:
     def smallest_size(cls) -> int:
         """Side of the smallest images that it takes, in pixels."""
         return 1
+
+    def whitens_stem(self) -> bool:
+        """Whether its first filters come from the photos, which stand in a layer `conv1`."""
+        return False
 
     def bfloat16_pays_on_cpu(self) -> bool:
         """Whether it trains faster in bfloat16 on a CPU that has it; see benchmarks/README.md."""
@@ -196,9 +202,13 @@ class SqueezenetConfig(ModelConfig):
         stem_stride: Its stride; 2 quarters the work of everything behind it.
         stem_kernel: Its kernel size.
         stem_pool: Pool behind the stem too, which quarters the work once more.
+        stem_init: First weights of the first convolution, where `weights` has none: `he_normal`,
+            or `whitening`, filters for the directions in which the train split's patches differ.
         stages: Fire modules as (squeeze, expand) filters; `expand` counts the 1x1 and the 3x3
             half together. A 3x3 max pooling of stride 2 stands between two stages.
         bypass: Add the input of a fire module to its output where both have the same shape.
+        se_reduction: Squeeze-and-excitation in every fire module: how many times narrower its
+            bottleneck is than the module; 0 for none.
     """
 
     stem_filters: int
@@ -206,19 +216,36 @@ class SqueezenetConfig(ModelConfig):
     stages: tuple[tuple[Fire, ...], ...]
     stem_kernel: int = 3
     stem_pool: bool = False
+    stem_init: str = HE_NORMAL
     bypass: bool = False
+    se_reduction: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check("stem_filters", self.stem_filters, _FILTERS)
         check("stem_stride", self.stem_stride, Range(1, 4))
         check("stem_kernel", self.stem_kernel, Range(1, 11))
+        if self.stem_init not in (HE_NORMAL, WHITENING):
+            raise ConfigError(
+                f"stem_init: expected {HE_NORMAL} or {WHITENING}, received {self.stem_init}"
+            )
+        most = 2 * 3 * self.stem_kernel**2
+        if self.stem_init == WHITENING and (self.stem_filters % 2 or self.stem_filters > most):
+            raise ConfigError(
+                f"stem_filters: expected an even number up to {most} with stem_init {WHITENING} "
+                f"and kernels of {self.stem_kernel}, received {self.stem_filters}"
+            )
+        check("se_reduction", self.se_reduction, Range(0, 64))
         _check_stages(self.stages, "fire module")
         for squeeze, expand in (fire for stage in self.stages for fire in stage):
             check("stages: squeeze", squeeze, _FILTERS)
             check("stages: expand", expand, Range(2, 8192))
             if expand % 2:
                 raise ConfigError(f"stages: expand: expected an even number, received {expand}")
+
+    def whitens_stem(self) -> bool:
+        """Whether its first filters come from the photos."""
+        return self.stem_init == WHITENING and self.weights == NO_WEIGHTS
 
     def bfloat16_pays_on_cpu(self) -> bool:
         """From the width of the recipe `squeezenet` on: narrow nets convert and move numbers."""

@@ -35,6 +35,7 @@ from components.train_model.precision import choose_precision
 from components.train_model.report import write_report
 from components.train_model.transfer import mirrored
 from components.train_model.weights import load_first_weights
+from components.train_model.whitening import whiten_stem
 
 STEP = "train-model"
 HISTORY_FILE = "history.json"
@@ -157,7 +158,7 @@ def _train(
     ):
         checkpoint = _open_checkpoint(folder, saving, course, accelerator)
         with accelerator.building():
-            model = _build(examples, model_config, config, precision, accelerator)
+            model = _build(examples, augmented, model_config, config, precision, accelerator)
         with accelerator.training():
             _fit(model, plan, examples, augmented, checkpoint, saving, accelerator)
         assert checkpoint.kept is not None
@@ -218,6 +219,7 @@ def _open_checkpoint(
 
 def _build(
     examples: Dataset,
+    augmented: Dataset,
     model_config: ModelConfig,
     config: TrainConfig,
     precision: str,
@@ -228,6 +230,8 @@ def _build(
     size = examples.image_size
     net = build_net(model_config, config, size, len(examples.class_names), precision)
     load_first_weights(net, model_config, examples.class_names, size)
+    if model_config.whitens_stem():
+        whiten_stem(net, augmented, config)
     return wrap_for_training(
         net, model_config, config, size, accelerator.replicas, split=accelerator.is_split
     )

@@ -3,6 +3,7 @@
 Source: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters" (2016), and
 the public "Keras on TPU" flowers lab, whose fire modules with BatchNorm this follows. Unlike the
 lab's, the convolution in front of a BatchNorm has no bias, since the BatchNorm has one.
+Squeeze-and-excitation as in Hu et al., "Squeeze-and-Excitation Networks" (2018).
 """
 
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from components.train_model.models import blocks
 Block = Callable[[keras.KerasTensor], keras.KerasTensor]
 
 
-def fire_module(squeeze: int, expand: int, name: str = "fire", bypass: bool = False) -> Block:
+def fire_module(
+    squeeze: int, expand: int, name: str = "fire", bypass: bool = False, se_reduction: int = 0
+) -> Block:
     """Makes a fire module: a 1x1 squeeze, then 1x1 and 3x3 expand convolutions side by side.
 
     Args:
@@ -25,6 +28,8 @@ def fire_module(squeeze: int, expand: int, name: str = "fire", bypass: bool = Fa
         name: Prefix of the layers' names.
         bypass: Add the input to the output where their shapes are equal. The sum stands in front
             of the activation, so that a module can take away from its input too.
+        se_reduction: Weigh the channels by squeeze-and-excitation, whose bottleneck is so many
+            times narrower than `expand`; 0 for none.
 
     Returns:
         A function from `float32` [batch, height, width, channels] to
@@ -42,11 +47,33 @@ def fire_module(squeeze: int, expand: int, name: str = "fire", bypass: bool = Fa
         )
         # One BatchNorm over both halves is the same as one for each, in half the time.
         wide = blocks.batch_norm(wide, f"{name}_bn")
+        if se_reduction:
+            wide = squeeze_and_excitation(wide, se_reduction, f"{name}_se")
         if bypass and x.shape[-1] == expand:
             wide = layers.Add(name=f"{name}_bypass")([x, wide])
         return blocks.relu(wide, name)
 
     return apply
+
+
+def squeeze_and_excitation(x: keras.KerasTensor, reduction: int, name: str) -> keras.KerasTensor:
+    """Weighs every channel of an image by what all of its channels hold on average.
+
+    Args:
+        x: `float32` [batch, height, width, channels].
+        reduction: How many times narrower the bottleneck is than the channels.
+        name: Prefix of the layers' names.
+
+    Returns:
+        `float32` [batch, height, width, channels].
+    """
+    channels = x.shape[-1]
+    weights = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_average")(x)
+    weights = layers.Dense(
+        max(1, channels // reduction), "relu", kernel_initializer="he_normal", name=f"{name}_reduce"
+    )(weights)
+    weights = layers.Dense(channels, "sigmoid", name=f"{name}_expand")(weights)
+    return layers.Multiply(name=name)([x, weights])
 
 
 def build(config: SqueezenetConfig, image_size: int | None, classes: int) -> keras.Model:
@@ -65,7 +92,7 @@ def build(config: SqueezenetConfig, image_size: int | None, classes: int) -> ker
         if stage > 1 or config.stem_pool:
             x = layers.MaxPooling2D(3, 2, padding="same", name=f"pool{stage}")(x)
         for squeeze, expand in fires:
-            x = fire_module(squeeze, expand, f"fire{number}", config.bypass)(x)
+            x = fire_module(squeeze, expand, f"fire{number}", config.bypass, config.se_reduction)(x)
             number += 1
     outputs = blocks.classify(blocks.average(x), config.dropout, classes)
     return keras.Model(inputs, outputs, name=config.name)

@@ -16,7 +16,9 @@ MODEL = {
     "name": "squeezenet",
     "stem_filters": 8,
     "stem_stride": 2,
+    "stem_init": "whitening",
     "stages": [[[4, 8]], [[4, 16]]],
+    "se_reduction": 2,
     "dropout": 0.1,
 }
 TRAIN = {

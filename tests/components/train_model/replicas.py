@@ -17,7 +17,9 @@ CONVOLUTIONS = {
     "name": "squeezenet",
     "stem_filters": 8,
     "stem_stride": 2,
+    "stem_init": "whitening",
     "stages": [[[4, 8]], [[4, 16]]],
+    "se_reduction": 2,
 }
 SGD = {
     "epochs": 2,

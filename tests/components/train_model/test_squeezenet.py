@@ -6,7 +6,7 @@ from keras import layers
 from components.common.config import build
 from components.train_model.architectures import ModelConfig
 from components.train_model.models import build_model
-from components.train_model.models.squeezenet import fire_module
+from components.train_model.models.squeezenet import fire_module, squeeze_and_excitation
 
 MODEL = {
     "name": "squeezenet",
@@ -35,6 +35,32 @@ def test_fire_module_concatenates_both_expansions():
     assert model.get_layer("fire2_expand1x1").kernel_size == (1, 1)
     assert model.get_layer("fire2_expand3x3").kernel_size == (3, 3)
     assert model.get_layer("fire2_squeeze1x1").filters == 4
+
+
+def test_squeeze_and_excitation_weighs_each_channel_by_all_of_them():
+    inputs = layers.Input([5, 3, 6])
+    model = keras.Model(inputs, squeeze_and_excitation(inputs, 3, "se"))
+    rng = np.random.default_rng(0)
+    kernels = rng.normal(size=(6, 2)), rng.normal(size=(2, 6))
+    biases = rng.normal(size=2), rng.normal(size=6)
+    model.set_weights([kernels[0], biases[0], kernels[1], biases[1]])
+    x = rng.normal(size=(2, 5, 3, 6)).astype(np.float32)
+    narrow = np.maximum(x.mean((1, 2)) @ kernels[0] + biases[0], 0)
+    weights = 1 / (1 + np.exp(-(narrow @ kernels[1] + biases[1])))
+    np.testing.assert_allclose(
+        model.predict_on_batch(x), x * weights[:, None, None], rtol=1e-4, atol=1e-6
+    )
+
+
+def test_squeeze_and_excitation_is_in_every_fire_module_in_front_of_the_bypass():
+    model = net(bypass=True, se_reduction=4)
+    fires = [layer.name[:5] for layer in model.layers if layer.name.endswith("_concat")]
+    assert [f"{fire}_se" for fire in fires] == [
+        layer.name for layer in model.layers if layer.name.endswith("_se")
+    ]
+    assert model.get_layer("fire2_bypass").input[1] is model.get_layer("fire2_se").output
+    assert model.get_layer("fire2_se_reduce").units == 8 // 4
+    assert not [layer.name for layer in net().layers if "_se" in layer.name]
 
 
 def test_bypass_adds_the_input_where_shapes_are_equal():
