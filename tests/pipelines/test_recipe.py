@@ -52,7 +52,7 @@ def test_assignment_changes_one_value():
         ("model.name=resnet", ["model.name", "squeezenet", "'resnet'"]),
         ("train.optimizer.name=lion", ["train.optimizer.name", "adamw", "'lion'"]),
         ("train.epochs", ["train.epochs", "KEY=VALUE"]),
-        ("model.reduction=3", ["model.reduction", "divisor of the image size 128", "3"]),
+        ("model.reduction=3", ["model.reduction", "divisor of the image size 112", "3"]),
     ],
 )
 def test_wrong_assignment_names_the_key(assignment, words):
