@@ -7,7 +7,7 @@ dataclass describes, the module of the same name in `models/` builds.
 import dataclasses
 from collections.abc import Mapping
 
-from components.common.config import Range, check
+from components.common.config import Range, check, choose
 from components.common.errors import ConfigError
 
 NO_WEIGHTS = "none"
@@ -225,10 +225,7 @@ class SqueezenetConfig(ModelConfig):
         check("stem_filters", self.stem_filters, _FILTERS)
         check("stem_stride", self.stem_stride, Range(1, 4))
         check("stem_kernel", self.stem_kernel, Range(1, 11))
-        if self.stem_init not in (HE_NORMAL, WHITENING):
-            raise ConfigError(
-                f"stem_init: expected {HE_NORMAL} or {WHITENING}, received {self.stem_init}"
-            )
+        choose("stem_init", self.stem_init, (HE_NORMAL, WHITENING))
         most = 2 * 3 * self.stem_kernel**2
         if self.stem_init == WHITENING and (self.stem_filters % 2 or self.stem_filters > most):
             raise ConfigError(

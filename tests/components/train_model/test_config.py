@@ -36,7 +36,10 @@ def test_stages_become_tuples():
         ({"weights": ""}, "weights: expected none, imagenet, a path"),
         ({"weights": "imagenet"}, "Keras has no ImageNet weights of squeezenet"),
         ({"stem_kernel": 0}, "stem_kernel"),
-        ({"stem_init": "zeros"}, "stem_init: expected he_normal or whitening, received zeros"),
+        (
+            {"stem_init": "zeros"},
+            "stem_init: expected one of he_normal, whitening, received 'zeros'",
+        ),
         ({"stem_init": "whitening", "stem_filters": 56}, "even number up to 54 with stem_init"),
         ({"stem_init": "whitening", "stem_filters": 7}, "even number up to 54 .* received 7"),
         ({"se_reduction": -1}, "se_reduction: expected 0 to 64, received -1"),
