@@ -12,6 +12,7 @@ compare are taken side by side in one run. Nothing here passes or fails: machine
 
 import dataclasses
 import functools
+import json
 import os
 import platform
 import resource
@@ -94,9 +95,16 @@ def _prepare(folder: Path, recipe: Recipe, photos: PhotosConfig) -> tuple[Path, 
     return examples, augmented
 
 
-def _outputs(folder: Path) -> tuple[Path, Path, Path]:
-    """The model, the metrics and the report of `train`."""
-    return folder / "model", folder / "metrics.json", folder / "report.html"
+def _train(paths: tuple[Path, Path], recipe: Recipe, output: Path) -> dict[str, Any]:
+    """Trains as the pipeline does, in a process of its own; returns what `history.json` has."""
+    examples, augmented = paths
+    command = [sys.executable, "-m", "components.train_model", f"--output={output}"]
+    command += [f"--examples={examples}", f"--augmented={augmented}"]
+    for name, section in (("model", recipe.model), ("train", recipe.train)):
+        command.append(f"--{name}-config={json.dumps(dataclasses.asdict(section))}")
+    subprocess.run(command, stdout=sys.stderr, check=True)  # noqa: S603
+    history: dict[str, Any] = json.loads((output / "model" / "history.json").read_text())
+    return history
 
 
 @main.command()
@@ -113,7 +121,6 @@ def accuracy(
     import_tensorflow_quietly()
     from components.common.dataset import load_dataset
     from components.evaluate_model.evaluate import evaluate
-    from components.train_model.train import train
 
     loaded = load_recipe(recipe, assignments)
     _show_machine()
@@ -125,21 +132,20 @@ def accuracy(
         _show("examples", ", ".join(f"{count} {name}" for name, count in counts.items()))
         for seed in range(seeds):
             run = folder / str(seed)
-            run.mkdir()
-            config = dataclasses.replace(loaded.train, seed=seed)
+            seeded = dataclasses.replace(loaded, train=dataclasses.replace(loaded.train, seed=seed))
+            result = _train((examples, augmented), seeded, run)
             with _quiet():
-                result = train(examples, augmented, loaded.model, config, *_outputs(run))
                 scored = evaluate(
                     examples, run / "model", run / "evaluation.json", run / "evaluation.html"
                 )
-            seconds = sum(epoch.seconds for epoch in result.history)
+            seconds = sum(epoch["seconds"] for epoch in result["history"])
             accuracies.append(scored.accuracy)
             times.append(seconds)
             _show(
                 f"seed {seed}",
                 f"{scored.accuracy:.2%} ({scored.correct} of {scored.examples}), kept epoch "
-                f"{result.kept.epoch} of {len(result.history)}, {seconds:.0f} s of training, "
-                f"{result.parameters:,} weights, {result.precision}",
+                f"{result['kept']['epoch']} of {len(result['history'])}, {seconds:.0f} s of "
+                f"training, {result['parameters']:,} weights, {result['precision']}",
             )
     _show(
         "test accuracy",
@@ -181,13 +187,10 @@ def throughput(
 
 
 def _our_speed(paths: tuple[Path, Path], recipe: Recipe, folder: Path) -> float:
-    from components.train_model.train import train
-
-    folder.mkdir()
-    with _quiet():
-        result = train(*paths, recipe.model, recipe.train, *_outputs(folder))
     # The first epoch makes the graph and decodes.
-    return statistics.median(epoch.images_per_second for epoch in result.history[1:])
+    later = _train(paths, recipe, folder)["history"][1:]
+    median: float = statistics.median(epoch["images_per_second"] for epoch in later)
+    return median
 
 
 def _bare_speed(examples: Any, augmented: Any, recipe: Recipe) -> float:
@@ -356,21 +359,17 @@ def epoch(
 ) -> None:
     """What an epoch of a recipe takes, and from that its whole training."""
     import_tensorflow_quietly()
-    from components.train_model.train import train
-
     whole = load_recipe(recipe, assignments)
     _show_machine()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        paths = _prepare(folder, whole, photos)
-        config = dataclasses.replace(whole.train, epochs=epochs)
-        with _quiet():
-            result = train(*paths, whole.model, config, *_outputs(folder))
-    seconds = [one.seconds for one in result.history]
-    speed = statistics.median(one.images_per_second for one in result.history)
+        paths = _prepare(Path(scratch), whole, photos)
+        short = dataclasses.replace(whole, train=dataclasses.replace(whole.train, epochs=epochs))
+        result = _train(paths, short, Path(scratch, "trained"))
+    seconds = [one["seconds"] for one in result["history"]]
+    speed = statistics.median(one["images_per_second"] for one in result["history"])
     total = whole.train.total_epochs
     _show("epochs measured", ", ".join(f"{one:.1f} s" for one in seconds))
-    _show("throughput", f"{speed:.1f} images/s, {result.precision}")
+    _show("throughput", f"{speed:.1f} images/s, {result['precision']}")
     _show(f"all {total} epochs, extrapolated", f"{total * statistics.median(seconds):.0f} s")
 
 

@@ -12,6 +12,13 @@ RUN_PROCESS = "FLOWERS_RUN_PROCESS"
 _PR_SET_PDEATHSIG = 1
 
 
+def count_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def end_with_run() -> None:
     """Kills this process when that of its run is gone; a process of no run goes on.
 

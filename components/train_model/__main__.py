@@ -74,6 +74,7 @@ def command(
         devices = parse_accelerator(accelerator)
         saving = CheckpointConfig(checkpoint, checkpoint_steps)
         with open_accelerator(devices) as opened, _output(output, opened.hosts.is_first) as folder:
+            opened.share_cores(training.ghost_batches(opened.replicas))
             # Keras takes its backend when it is imported.
             from components.train_model.train import train
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from components.common.config import Range, build, check, choose, read_mapping
 from components.common.errors import ConfigError
+from components.common.processes import count_cores
 from components.common.progress import say
 from components.common.step import import_tensorflow_quietly
 from components.train_model.hosts import ALONE, Hosts, read_hosts
@@ -111,6 +112,27 @@ class Accelerator:
     def is_split(self) -> bool:
         """Whether TensorFlow splits a batch among replicas, each of which runs the step."""
         return self.runtime == TENSORFLOW and self.strategy is not None
+
+    def share_cores(self, parts: int) -> None:
+        """Gives each of so many parts of a step, which do not wait for one another, a core.
+
+        Where there are fewer parts than cores, every operation is divided among all of them, as
+        where there are no parts. It does not change what comes of a training.
+
+        Args:
+            parts: Ghost batches of a step.
+
+        Raises:
+            ConfigError: The devices have been used already.
+        """
+        cores = count_cores()
+        alone = self.kind == CPU and self.runtime == TENSORFLOW and self.strategy is None
+        if not alone or parts < max(cores, 2):
+            return
+        import tensorflow as tf
+
+        _before_first_use(tf.config.threading.set_intra_op_parallelism_threads, 1)
+        _before_first_use(tf.config.threading.set_inter_op_parallelism_threads, cores)
 
     def any_preempted(self) -> bool:
         """Whether some host was told to end; all hosts have to ask at the same step."""

@@ -2,11 +2,12 @@
 
 import keras
 
+from components.common.errors import ConfigError
 from components.train_model.architectures import ModelConfig
-from components.train_model.augmented_model import AugmentedModel, SplitModel
-from components.train_model.config import TrainConfig
+from components.train_model.augmented_model import AugmentedModel, GhostBatchModel, SplitModel
+from components.train_model.config import FROZEN, TrainConfig
 from components.train_model.models import build_model
-from components.train_model.models.batch_norm import set_batch_norm
+from components.train_model.models.batch_norm import on_tensorflow, set_batch_norm
 from components.train_model.precision import computing_in
 
 
@@ -55,7 +56,23 @@ def wrap_for_training(
 
     Returns:
         The model for `fit`, not compiled.
+
+    Raises:
+        ConfigError: A replica that runs a step of its own would have a part of a ghost batch.
     """
-    net = set_batch_norm(net, config.batch_norm, replicas, split)
-    kind = SplitModel if split else AugmentedModel
-    return kind(net, config, config.crop_size or image_size, architecture.reduction)
+    ghosts = config.ghost_batches(replicas)
+    arguments = config, config.crop_size or image_size, architecture.reduction
+    frozen = config.batch_norm == FROZEN
+    if not on_tensorflow():
+        net = set_batch_norm(net, 0 if frozen else ghosts, replicas, split)
+        return AugmentedModel(net, *arguments)
+    together = replicas if split and ghosts > 1 else 1
+    if ghosts % together:
+        raise ConfigError(
+            "train.ghost_batch_size: expected a divisor of the "
+            f"{config.batch_size(replicas) // replicas} examples of each replica, received "
+            f"{config.ghost_batch_size}; runtime jax takes any divisor of a batch"
+        )
+    net = set_batch_norm(net, 0 if frozen else together, replicas, split)
+    kind = SplitModel if split else GhostBatchModel
+    return kind(net, *arguments, ghosts=ghosts // together)

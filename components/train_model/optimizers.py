@@ -1,4 +1,8 @@
-"""Optimizers: Keras's own, LARS, which it does not have, and Muon for convolutions."""
+"""Optimizers: Keras's own, LARS, which it does not have, and Muon for convolutions.
+
+On TensorFlow, Keras writes a step of Adam as a dozen operations for each variable; here it is the
+one that TensorFlow has for it. On a CPU the dozen take a sixth of all the time of a small net.
+"""
 
 import functools
 import math
@@ -15,6 +19,7 @@ from components.train_model.config import (
     SgdConfig,
 )
 from components.train_model.models import blocks
+from components.train_model.models.batch_norm import on_tensorflow
 
 # Decaying what shifts or scales a feature takes from the net what BatchNorm gives it.
 _NOT_DECAYED = ["gamma", "beta", "bias"]
@@ -58,10 +63,10 @@ def make_optimizer(config: OptimizerConfig, schedule: Any, ema: float = 0.0) -> 
             **common,
         )
     elif isinstance(config, AdamwConfig):
-        kind = keras.optimizers.AdamW if config.name == "adamw" else keras.optimizers.Lamb
+        kind = AdamW if config.name == "adamw" else keras.optimizers.Lamb
         optimizer = _adapted(kind)(weight_decay=config.weight_decay, **common)
     else:
-        return _adapted(keras.optimizers.Adam)(**common)
+        return _adapted(Adam)(**common)
     optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     return optimizer
 
@@ -77,7 +82,7 @@ class _Adapted:
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
         """Clips the gradient of the whole batch; Keras on TensorFlow clips that of each replica."""
-        if keras.backend.backend() == "tensorflow":
+        if on_tensorflow():
             import tensorflow as tf
 
             context = tf.distribute.get_replica_context()
@@ -94,6 +99,41 @@ class _Adapted:
 @functools.cache
 def _adapted(kind: type) -> Any:
     return type(kind.__name__, (_Adapted, kind), {})
+
+
+class _AtOnce:
+    """Adam's step for one variable in one operation, where there is one."""
+
+    def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Takes one step for one variable."""
+        if not on_tensorflow():
+            super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
+            return
+        import tensorflow as tf
+
+        kind = variable.dtype
+        index = self._get_variable_index(variable)
+        steps = ops.cast(self.iterations + 1, kind)
+        tf.raw_ops.ResourceApplyAdam(
+            var=_handle(variable),
+            m=_handle(self._momentums[index]),
+            v=_handle(self._velocities[index]),
+            beta1_power=ops.power(ops.cast(self.beta_1, kind), steps),
+            beta2_power=ops.power(ops.cast(self.beta_2, kind), steps),
+            lr=ops.cast(learning_rate, kind),
+            beta1=ops.cast(self.beta_1, kind),
+            beta2=ops.cast(self.beta_2, kind),
+            epsilon=ops.cast(self.epsilon, kind),
+            grad=ops.cast(gradient, kind),
+        )
+
+
+class Adam(_AtOnce, keras.optimizers.Adam):
+    """Keras's Adam."""
+
+
+class AdamW(_AtOnce, keras.optimizers.AdamW):
+    """Keras's AdamW."""
 
 
 class Lars(keras.optimizers.Optimizer):
@@ -193,6 +233,11 @@ class Muon(keras.optimizers.Muon):
         step = self.zeropower_via_newtonschulz5(matrix, self.ns_steps)
         rate = ops.cast(lr, variable.dtype) * (self.rms_rate * math.sqrt(max(matrix.shape)))
         self.assign_sub(variable, rate * ops.reshape(step, variable.shape))
+
+
+def _handle(variable: Any) -> Any:
+    """The resource behind a variable of Keras or of TensorFlow."""
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
 def _length(values: Any) -> Any:

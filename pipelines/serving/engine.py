@@ -2,12 +2,12 @@
 
 import asyncio
 import concurrent.futures
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from components.common.processes import count_cores
 from pipelines.serving.batching import Batcher
 from pipelines.serving.config import ServeConfig
 from pipelines.serving.metrics import Metrics
@@ -28,9 +28,8 @@ class Engine:
         self._config = config
         self._metrics = metrics
         self._in_flight = 0
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._decoders = concurrent.futures.ThreadPoolExecutor(
-            config.workers or cores or 1, thread_name_prefix="decode"
+            config.workers or count_cores(), thread_name_prefix="decode"
         )
         # One thread for the model: TensorFlow uses all cores for one batch.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="model")

@@ -7,7 +7,6 @@ import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from components.train_model.accelerators import AcceleratorConfig, open_accelerator
 
@@ -42,6 +41,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": (DENSE, SGD),
     "global": (CONVOLUTIONS, SGD),
     "per_replica": (CONVOLUTIONS, SGD | {"batch_norm": "per_replica"}),
+    "ghosts": (CONVOLUTIONS, SGD | {"ghost_batch_size": 1}),
     "clipped": (DENSE, SGD | {"optimizer": {"name": "sgd", "clip_norm": 0.05}}),
     "lars": (DENSE, SGD | {"optimizer": {"name": "lars"}}),
     "lamb": (DENSE, SGD | {"optimizer": {"name": "lamb", "weight_decay": 0.01}}),
@@ -55,32 +55,30 @@ def main(runtime: str, examples: Path, output: Path, *cases: str) -> None:
     """Trains every case on eight devices, and on one."""
     with open_accelerator(AcceleratorConfig("cpu", runtime, REPLICAS)) as eight:
         from components.common.config import build
-        from components.train_model import building
         from components.train_model.architectures import ModelConfig
         from components.train_model.config import TrainConfig
-        from components.train_model.models.batch_norm import set_batch_norm
         from components.train_model.train import train
-
-        def of_groups(net, scope, replicas, split):
-            # On one device: what the scope means, in one program without any replica.
-            return set_batch_norm(net, scope, REPLICAS, split=False)
 
         one = dataclasses.replace(eight, replicas=1, strategy=None)
         for name in cases or CASES:
             model, config = CASES[name]
-            for devices, function in ((one, of_groups), (eight, set_batch_norm)):
+            alone = config
+            if config.get("batch_norm") == "per_replica":
+                # What the parts of the replicas are where there are no replicas.
+                part = config["global_batch_size"] // REPLICAS
+                alone = config | {"batch_norm": "global", "ghost_batch_size": part}
+            for devices, training in ((one, alone), (eight, config)):
                 folder = output / f"{name}-{devices.replicas}"
-                with mock.patch.object(building, "set_batch_norm", function):
-                    train(
-                        examples,
-                        examples,
-                        build(ModelConfig, model),
-                        build(TrainConfig, config),
-                        folder / "model",
-                        folder / "metrics.json",
-                        folder / "report.html",
-                        accelerator=devices,
-                    )
+                train(
+                    examples,
+                    examples,
+                    build(ModelConfig, model),
+                    build(TrainConfig, training),
+                    folder / "model",
+                    folder / "metrics.json",
+                    folder / "report.html",
+                    accelerator=devices,
+                )
 
 
 if __name__ == "__main__":

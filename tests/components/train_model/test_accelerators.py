@@ -109,6 +109,23 @@ class TestBatchSize:
         with pytest.raises(ConfigError, match=r"train.batch_per_replica: expected an even number"):
             config.batch_size(2)
 
+    def test_in_ghost_batches(self):
+        config = build(TrainConfig, BASE | {"global_batch_size": 64, "ghost_batch_size": 32})
+        assert [config.ghost_batches(replicas) for replicas in (1, 8)] == [2, 2]
+
+    def test_no_larger_than_a_ghost_batch(self):
+        config = build(TrainConfig, BASE | {"global_batch_size": 16, "ghost_batch_size": 32})
+        assert config.ghost_batches(1) == 1
+
+    def test_that_ghost_batches_do_not_divide(self):
+        config = build(TrainConfig, BASE | {"global_batch_size": 48, "ghost_batch_size": 32})
+        with pytest.raises(ConfigError, match="expected a divisor of the 48 examples of a batch"):
+            config.batch_size(1)
+
+    def test_over_each_replica(self):
+        config = build(TrainConfig, BASE | {"global_batch_size": 64, "batch_norm": "per_replica"})
+        assert [config.ghost_batches(replicas) for replicas in (1, 8)] == [1, 8]
+
     @pytest.mark.parametrize("both", [{}, {"global_batch_size": 8, "batch_per_replica": 8}])
     def test_given_twice_or_never(self, both):
         with pytest.raises(ConfigError, match="expected either it or batch_per_replica"):
@@ -118,6 +135,39 @@ class TestBatchSize:
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("data") / "examples")
+
+
+@pytest.mark.parametrize(
+    ("cores", "parts", "expected"),
+    [(2, 2, [1, 2]), (2, 4, [1, 2]), (4, 2, [0, 0]), (1, 1, [0, 0]), (2, 1, [0, 0])],
+)
+def test_ghost_batches_share_the_cores(cores, parts, expected):
+    """Threads of an operation, and operations at a time; 0 is TensorFlow's own choice."""
+    code = f"""
+from components.train_model import accelerators
+accelerators.count_cores = lambda: {cores}
+with accelerators.open_accelerator(accelerators.AcceleratorConfig("cpu", "tensorflow")) as opened:
+    opened.share_cores({parts})
+    from tensorflow import config
+    threads = config.threading
+    print(threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads())
+"""
+    environment = {name: text for name, text in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert [int(word) for word in done.stdout.split()[-2:]] == expected
+
+
+def test_part_of_a_ghost_batch_on_a_replica_is_refused(examples, tmp_path):
+    accelerator = '{"kind": "cpu", "runtime": "tensorflow", "replicas": 4}'
+    done = step(examples, tmp_path / "out", accelerator, ghost_batch_size=4)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "train-model: exit 2: train.ghost_batch_size: expected a divisor of the 2 examples of each "
+        "replica, received 4; runtime jax takes any divisor of a batch"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def step(examples, output, accelerator, **changes):

@@ -7,8 +7,9 @@ from keras import layers
 from components.common import augmentation
 from components.common.policy import AugmentPolicy
 from components.train_model import mixing
-from components.train_model.augmented_model import AugmentedModel
+from components.train_model.augmented_model import AugmentedModel, GhostBatchModel
 from components.train_model.config import ConstantConfig, TrainConfig
+from components.train_model.models.batch_norm import set_batch_norm
 from components.train_model.models.blocks import reduce_first
 
 POLICY = AugmentPolicy(crop_area=0.5)
@@ -98,6 +99,31 @@ def test_net_sees_means_of_blocks_where_it_is_asked(net, watched, factor):
     assert np.abs(seen - blocks.mean(axis=(2, 4))).max() <= 0.5 + 1e-6
     reduce_first(net, factor, 24)(images())
     assert np.array_equal(watched.seen, seen)
+
+
+@pytest.mark.parametrize("kind", ["float32", "mixed_float16"])
+def test_ghost_batches_by_themselves_learn_as_in_one_step(kind):
+    """The same as one step over the whole batch whose BatchNorm sees two groups."""
+    inputs = layers.Input([24, 24, 3], dtype="uint8")
+    x = layers.Conv2D(4, 3, strides=2)(layers.Rescaling(1 / 255)(inputs))
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(layers.BatchNormalization()(x)))
+    first = keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+    config = TrainConfig(epochs=1, global_batch_size=4, schedule=ConstantConfig(peak=0.1))
+    targets = tf.one_hot([0, 1, 2, 1], 3)
+    seen = []
+    for groups, ghosts in ((2, 1), (1, 2)):
+        net = set_batch_norm(first, groups, 1, split=False)
+        model = GhostBatchModel(net, config, 24, ghosts=ghosts)
+        optimizer = keras.optimizers.SGD(0.1)
+        if kind == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        model.compile(optimizer, "categorical_crossentropy", weighted_metrics=["accuracy"])
+        data = tf.data.Dataset.from_tensors(((images(), draws()), targets)).repeat(3)
+        history = model.fit(data, shuffle=False, verbose=0).history
+        seen.append([*net.get_weights(), *history["loss"], *history["accuracy"]])
+    for one, other in zip(*seen, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert np.abs(first.get_weights()[0] - seen[0][0]).max() > 0.01
 
 
 def test_has_the_weights_of_the_net(net, tmp_path):

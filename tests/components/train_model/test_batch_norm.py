@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from components.train_model.config import GLOBAL
-from components.train_model.models.batch_norm import set_batch_norm
+from components.train_model.models.batch_norm import following_all_parts, set_batch_norm
 from components.train_model.precision import BFLOAT16, FLOAT16, FLOAT32, computing_in
 
 IMAGES = np.random.default_rng(0).normal(3.0, 2.0, [6, 5, 5, 4]).astype(np.float32)
@@ -37,7 +36,7 @@ def train_on(net, images):
 def test_training_is_that_of_keras(options):
     net = make_net(**options)
     net.set_weights([one + 0.5 for one in net.get_weights()])
-    copy = set_batch_norm(net, GLOBAL, replicas=1, split=False)
+    copy = set_batch_norm(net, groups=1, replicas=1, split=False)
     assert copy is not net
     for one, other in zip(train_on(net, IMAGES), train_on(copy, IMAGES), strict=True):
         np.testing.assert_allclose(other, one, atol=2e-5)
@@ -46,12 +45,12 @@ def test_training_is_that_of_keras(options):
 def test_answers_are_those_of_keras():
     net = make_net()
     train_on(net, IMAGES)
-    copy = set_batch_norm(net, GLOBAL, replicas=1, split=False)
+    copy = set_batch_norm(net, groups=1, replicas=1, split=False)
     np.testing.assert_array_equal(copy.predict(IMAGES), net.predict(IMAGES))
 
 
 def test_frozen_statistics_stay():
-    copy = set_batch_norm(make_net(), GLOBAL, replicas=1, split=False)
+    copy = set_batch_norm(make_net(), groups=1, replicas=1, split=False)
     copy.layers[-1].trainable = False
     outputs, *_ = train_on(copy, IMAGES)
     np.testing.assert_allclose(outputs, IMAGES, rtol=1e-3)
@@ -61,7 +60,7 @@ def test_frozen_statistics_stay():
 @pytest.mark.parametrize("precision", [BFLOAT16, FLOAT16])
 def test_precision_of_the_net_is_kept(precision):
     net = make_net(precision)
-    copy = set_batch_norm(net, GLOBAL, replicas=1, split=False)
+    copy = set_batch_norm(net, groups=1, replicas=1, split=False)
     assert copy.dtype_policy.name == precision
     assert copy(IMAGES, training=True).dtype == precision.removeprefix("mixed_")
     assert {variable.dtype for variable in copy.variables} == {"float32"}
@@ -69,7 +68,7 @@ def test_precision_of_the_net_is_kept(precision):
 
 def test_bfloat16_is_near_float32():
     net = make_net()
-    copy = set_batch_norm(make_net(BFLOAT16), GLOBAL, replicas=1, split=False)
+    copy = set_batch_norm(make_net(BFLOAT16), groups=1, replicas=1, split=False)
     expected, *_, mean, variance = train_on(net, IMAGES)
     received, *_, mean16, variance16 = train_on(copy, IMAGES)
     np.testing.assert_allclose(received, expected, atol=0.03)
@@ -79,7 +78,7 @@ def test_bfloat16_is_near_float32():
 
 def test_names_in_a_file_of_weights_are_those_of_keras(tmp_path):
     net = make_net()
-    copy = set_batch_norm(net, GLOBAL, replicas=1, split=False)
+    copy = set_batch_norm(net, groups=1, replicas=1, split=False)
     train_on(copy, IMAGES)
     copy.save_weights(tmp_path / "kept.weights.h5")
     net.load_weights(tmp_path / "kept.weights.h5")
@@ -88,9 +87,44 @@ def test_names_in_a_file_of_weights_are_those_of_keras(tmp_path):
 
 
 def test_training_is_one_operation():
-    copy = set_batch_norm(make_net(), GLOBAL, replicas=1, split=False)
+    copy = set_batch_norm(make_net(), groups=1, replicas=1, split=False)
     step = tf.function(lambda images: copy(images, training=True))
     traced = step.get_concrete_function(tf.TensorSpec(IMAGES.shape))
     types = [operation.type for operation in traced.graph.get_operations()]
     assert types.count("FusedBatchNormV3") == 1
     assert "SquaredDifference" not in types
+
+
+def test_groups_are_normalised_each_by_itself():
+    copy = set_batch_norm(make_net(), groups=2, replicas=1, split=False)
+    halves = set_batch_norm(make_net(), groups=1, replicas=1, split=False)
+    expected = [halves(half, training=True) for half in np.split(IMAGES, 2)]
+    np.testing.assert_allclose(copy(IMAGES, training=True), np.concatenate(expected), atol=1e-5)
+
+
+def test_statistics_follow_the_mean_of_all_parts_once():
+    whole = set_batch_norm(make_net(), groups=2, replicas=1, split=False)
+    parts = set_batch_norm(make_net(), groups=1, replicas=1, split=False)
+    whole(IMAGES, training=True)
+    before = parts.layers[-1].moving_mean.numpy()
+    with following_all_parts():
+        for half in np.split(IMAGES, 2):
+            parts(half, training=True)
+        np.testing.assert_array_equal(parts.layers[-1].moving_mean, before)
+    for one, other in zip(
+        whole.non_trainable_variables, parts.non_trainable_variables, strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert np.abs(parts.layers[-1].moving_mean.numpy() - before).max() > 0.1
+
+
+@pytest.mark.parametrize(("replicas", "split"), [(1, False), (2, False), (2, True)])
+def test_scale_and_shift_learn_where_the_means_stay(replicas, split):
+    net = make_net()
+    train_on(net, IMAGES)
+    copy = set_batch_norm(net, groups=0, replicas=replicas, split=split)
+    outputs, _, scale, shift, mean, variance = train_on(copy, IMAGES)
+    np.testing.assert_allclose(outputs, net.predict(IMAGES), atol=1e-5)
+    np.testing.assert_array_equal(mean, net.layers[-1].moving_mean)
+    np.testing.assert_array_equal(variance, net.layers[-1].moving_variance)
+    assert min(np.abs(scale).min(), np.abs(shift).min()) > 0

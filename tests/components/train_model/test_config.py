@@ -74,6 +74,12 @@ def test_wrong_model_is_refused(changes, words):
         ({"optimizer": {"name": "sgd", "clip_norm": -1.0}}, "optimizer.clip_norm"),
         ({"head": {"epochs": 0, "schedule": CYCLE}}, "head.epochs"),
         ({"head": {"epochs": 1}}, "head.schedule: missing"),
+        ({"ghost_batch_size": -1}, "ghost_batch_size: expected 0 to .*, received -1"),
+        (
+            {"ghost_batch_size": 2, "batch_norm": "per_replica"},
+            "ghost_batch_size: expected 0 with batch_norm per_replica",
+        ),
+        ({"ghost_batch_size": 3, "mixup": 0.2}, "ghost_batch_size: expected an even number"),
         ({"crop_size": 96}, "crop_size: expected 0 without a policy"),
         ({"mixup": -0.1}, "mixup"),
         ({"cutmix": 11}, "cutmix"),

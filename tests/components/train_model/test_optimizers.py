@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from components.common.config import build
@@ -41,6 +42,36 @@ def step(config, gradients=(GRADIENT, ONES), rate=0.1, times=1, **options):
 )
 def test_name_chooses_the_optimizer(config, kind):
     assert type(step(config)[1]).__name__ == kind
+
+
+@pytest.mark.parametrize(
+    ("config", "keras_own"),
+    [
+        ({"name": "adam"}, keras.optimizers.Adam),
+        ({"name": "adamw", "weight_decay": 0.1}, keras.optimizers.AdamW),
+    ],
+)
+def test_adam_steps_as_that_of_keras(config, keras_own):
+    received, _ = step(config, times=5)
+    decay = {name: number for name, number in config.items() if name == "weight_decay"}
+    optimizer, expected = keras_own(0.1, **decay), variables()
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer.build(expected)
+    for _ in range(5):
+        optimizer.apply([ops.convert_to_tensor(x, "float32") for x in (GRADIENT, ONES)], expected)
+    for one, other in zip(received, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_step_of_adam_is_one_operation():
+    optimizer = make_optimizer(build(OptimizerConfig, {"name": "adamw"}), 0.1)
+    weights = variables()
+    optimizer.build(weights)
+    traced = tf.function(lambda *gradients: optimizer.apply(gradients, weights))
+    traced = traced.get_concrete_function(tf.TensorSpec([2, 2]), tf.TensorSpec([2]))
+    types = [operation.type for operation in traced.graph.get_operations()]
+    assert types.count("ResourceApplyAdam") == 2
+    assert "Sqrt" not in types
 
 
 def test_lars_steps_by_a_part_of_the_length_of_the_kernel():
