@@ -73,8 +73,10 @@ def command(
         architecture, training = _configs(recipe, model_config, train_config, assignments)
         devices = parse_accelerator(accelerator)
         saving = CheckpointConfig(checkpoint, checkpoint_steps)
-        with open_accelerator(devices) as opened, _output(output, opened.hosts.is_first) as folder:
-            opened.share_cores(training.ghost_batches(opened.replicas))
+        with (
+            open_accelerator(devices, training=training) as opened,
+            _output(output, opened.hosts.is_first) as folder,
+        ):
             # Keras takes its backend when it is imported.
             from components.train_model.train import train
 

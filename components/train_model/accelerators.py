@@ -20,6 +20,7 @@ from components.common.errors import ConfigError
 from components.common.processes import count_cores
 from components.common.progress import say
 from components.common.step import import_tensorflow_quietly
+from components.train_model.config import TrainConfig
 from components.train_model.hosts import ALONE, Hosts, read_hosts
 from components.train_model.link import STEP, Link, joined
 from components.train_model.preemption import Preemption
@@ -113,27 +114,6 @@ class Accelerator:
         """Whether TensorFlow splits a batch among replicas, each of which runs the step."""
         return self.runtime == TENSORFLOW and self.strategy is not None
 
-    def share_cores(self, parts: int) -> None:
-        """Gives each of so many parts of a step, which do not wait for one another, a core.
-
-        Where there are fewer parts than cores, every operation is divided among all of them, as
-        where there are no parts. It does not change what comes of a training.
-
-        Args:
-            parts: Ghost batches of a step.
-
-        Raises:
-            ConfigError: The devices have been used already.
-        """
-        cores = count_cores()
-        alone = self.kind == CPU and self.runtime == TENSORFLOW and self.strategy is None
-        if not alone or parts < max(cores, 2):
-            return
-        import tensorflow as tf
-
-        _before_first_use(tf.config.threading.set_intra_op_parallelism_threads, 1)
-        _before_first_use(tf.config.threading.set_inter_op_parallelism_threads, cores)
-
     def any_preempted(self) -> bool:
         """Whether some host was told to end; all hosts have to ask at the same step."""
         if self.link is None:
@@ -150,16 +130,19 @@ class Accelerator:
 
 @contextlib.contextmanager
 def open_accelerator(
-    config: AcceleratorConfig, hosts: Hosts | None = None
+    config: AcceleratorConfig, hosts: Hosts | None = None, training: TrainConfig | None = None
 ) -> Iterator[Accelerator]:
     """Makes the devices ready, together with all hosts, and chooses Keras's backend.
 
     Args:
         config: Which devices.
         hosts: The place of this process; None to take it from the environment.
+        training: What this process is for, so that its ghost batches share the cores of a CPU;
+            None to leave threads as they are.
 
     Raises:
-        ConfigError: A device or a library that was named is not there; says what was looked for.
+        ConfigError: A device or a library that was named is not there, and says what was looked
+            for; or the batch cannot be divided among the devices.
         RetryError: Not all hosts came.
     """
     hosts = read_hosts(os.environ) if hosts is None else hosts
@@ -174,6 +157,9 @@ def open_accelerator(
         import_tensorflow_quietly()
         opener = _open_jax if runtime == JAX else _open_tensorflow
         found, replicas, strategy = opener(config, kind, link)
+        parts = training.ghost_batches(replicas) if training is not None else 1
+        if found == CPU and runtime == TENSORFLOW and strategy is None:
+            _share_cores(parts)
         preemption.listen()
         ready = Accelerator(found, runtime, replicas, hosts, link, strategy, preemption)
         if hosts.is_first and ready.describe() != Accelerator(CPU, TENSORFLOW).describe():
@@ -302,6 +288,21 @@ def _open_tensorflow(
         return found, 1, None
     names = [f"{found.upper()}:{index}" for index in range(count)]
     return found, count, tf.distribute.MirroredStrategy(names)
+
+
+def _share_cores(parts: int) -> None:
+    """Gives each part of a step, which does not wait for the others, a core of its own.
+
+    Where there are fewer parts than cores, every operation is divided among all of them, as where
+    there are no parts.
+    """
+    cores = count_cores()
+    if parts < max(cores, 2):
+        return
+    import tensorflow as tf
+
+    _before_first_use(tf.config.threading.set_intra_op_parallelism_threads, 1)
+    _before_first_use(tf.config.threading.set_inter_op_parallelism_threads, cores)
 
 
 def _divide_cpu(count: int) -> None:

@@ -102,7 +102,15 @@ class GhostBatchModel(AugmentedModel):
         self._ghosts = ghosts
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """Takes one step."""
+        """Takes one step.
+
+        Args:
+            data: Images `uint8` [batch, side, side, 3] and draws `float32` [batch, DRAWS], and
+                targets `float32` [batch, classes].
+
+        Returns:
+            Mean loss and accuracy of the epoch up to here, by name.
+        """
         if self._ghosts == 1:
             figures: dict[str, Any] = super().train_step(data)
             return figures

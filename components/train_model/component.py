@@ -52,7 +52,7 @@ def train_model(
         devices = build(AcceleratorConfig, accelerator, "accelerator")
         check_stamps(examples=examples, augmented=augmented)
         saving = CheckpointConfig(checkpoint_place(checkpoint, model.uri), checkpoint_steps)
-        with open_accelerator(devices) as opened:
+        with open_accelerator(devices, training=training) as opened:
             # Keras takes its backend when it is imported.
             from components.train_model.train import train
 

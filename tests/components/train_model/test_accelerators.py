@@ -144,10 +144,14 @@ def examples(tmp_path_factory):
 def test_ghost_batches_share_the_cores(cores, parts, expected):
     """Threads of an operation, and operations at a time; 0 is TensorFlow's own choice."""
     code = f"""
+from components.common.config import build
 from components.train_model import accelerators
+from components.train_model.config import TrainConfig
 accelerators.count_cores = lambda: {cores}
-with accelerators.open_accelerator(accelerators.AcceleratorConfig("cpu", "tensorflow")) as opened:
-    opened.share_cores({parts})
+sizes = {{"global_batch_size": 8 * {parts}, "ghost_batch_size": 8}}
+training = build(TrainConfig, {BASE} | sizes)
+devices = accelerators.AcceleratorConfig("cpu", "tensorflow")
+with accelerators.open_accelerator(devices, training=training):
     from tensorflow import config
     threads = config.threading
     print(threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads())
@@ -157,6 +161,50 @@ with accelerators.open_accelerator(accelerators.AcceleratorConfig("cpu", "tensor
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
     )
     assert [int(word) for word in done.stdout.split()[-2:]] == expected
+
+
+BY_COMMAND = """
+from components.train_model.__main__ import command
+command.main([
+    f"--examples={examples}", f"--augmented={examples}", f"--output={output}",
+    f"--model-config={json.dumps(model)}", f"--train-config={json.dumps(training)}",
+    "--accelerator=cpu",
+], standalone_mode=False)
+"""
+BY_PIPELINE = """
+from kfp import dsl
+from components.common.lineage import stamp
+from components.train_model.component import train_model
+data = dsl.Dataset(uri=examples)
+stamp(data)
+names = {"model": dsl.Model, "metrics": dsl.Metrics, "report": dsl.HTML}
+made = {name: kind(uri=f"{output}-{name}") for name, kind in names.items()}
+train_model.python_func(
+    data, data, model, training, "", 0, {"kind": "cpu", "runtime": "auto", "replicas": 0}, **made
+)
+"""
+
+
+@pytest.mark.parametrize("way", [BY_COMMAND, BY_PIPELINE], ids=["command", "pipeline"])
+def test_step_shares_the_cores(examples, tmp_path, way):
+    """A step begins otherwise in a pipeline than by its command, and trains in the same way."""
+    code = f"""
+import json
+from components.train_model import accelerators
+accelerators.count_cores = lambda: 2
+examples, output = {str(examples)!r}, {str(tmp_path / "out")!r}
+model, training = {TINY_MODEL}, {TINY_TRAIN | {"epochs": 1, "ghost_batch_size": 4}}
+{way}
+from tensorflow import config
+print(config.threading.get_intra_op_parallelism_threads())
+"""
+    environment = {name: text for name, text in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "kept epoch 1 of 1" in done.stdout
+    assert done.stdout.split()[-1] == "1"
 
 
 def test_part_of_a_ghost_batch_on_a_replica_is_refused(examples, tmp_path):
