@@ -2,9 +2,9 @@
 
 import dataclasses
 import hashlib
+import shutil
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,16 +170,22 @@ def _verify(archive: Archive, partial: Path) -> None:
 
 
 def _unpack(partial: Path, folder: Path) -> None:
-    """Unpacks the one top folder of an archive as `folder`."""
+    """Unpacks the files in the one top folder of an archive as `folder`.
+
+    Python's own way to refuse members that leave a folder came with 3.11.4, which is newer than
+    what Debian 12 has.
+    """
     try:
         with tarfile.open(partial) as archive:
-            archive.extractall(folder, members=_below_top(archive), filter="data")
+            for member in archive:
+                _, _, inner = member.name.removeprefix("./").partition("/")
+                target = folder / inner
+                if not target.resolve().is_relative_to(folder.resolve()):
+                    raise tarfile.TarError(f"{member.name} would lie outside of the folder")
+                content = archive.extractfile(member) if inner and member.isfile() else None
+                if content is not None:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with content, target.open("wb") as file:
+                        shutil.copyfileobj(content, file)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"{partial}: cannot be unpacked ({error})") from error
-
-
-def _below_top(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    for member in archive:
-        _, _, inner = member.name.removeprefix("./").partition("/")
-        if inner:
-            yield member.replace(name=inner, deep=False)
