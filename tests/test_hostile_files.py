@@ -319,7 +319,8 @@ def test_code_reads_yaml_keras_and_archives_safely(repository):
             if function.endswith("models.load_model"):
                 assert keywords.get("safe_mode") == "True", name
                 seen.add("keras")
-            if function.endswith(("extractall", ".extract", "unpack_archive")):
-                assert keywords.get("filter") == "'data'", name
-                seen.add("archive")
-    assert seen == {"yaml", "keras", "archive"}
+            # The Python of Debian 12 has no filter of members: pipelines.fetch copies files itself.
+            assert not function.endswith(("extractall", ".extract", "unpack_archive")), name
+            if function == "tarfile.open":
+                seen.add(name)
+    assert seen == {"yaml", "keras", "pipelines/fetch.py"}
