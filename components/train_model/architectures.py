@@ -207,6 +207,7 @@ class SqueezenetConfig(ModelConfig):
         stages: Fire modules as (squeeze, expand) filters; `expand` counts the 1x1 and the 3x3
             half together. A 3x3 max pooling of stride 2 stands between two stages.
         bypass: Add the input of a fire module to its output where both have the same shape.
+        complex_bypass: Add it whatever the shapes, where they differ through a 1x1 convolution.
         se_reduction: Squeeze-and-excitation in every fire module: how many times narrower its
             bottleneck is than the module; 0 for none.
     """
@@ -218,6 +219,7 @@ class SqueezenetConfig(ModelConfig):
     stem_pool: bool = False
     stem_init: str = HE_NORMAL
     bypass: bool = False
+    complex_bypass: bool = False
     se_reduction: int = 0
 
     def __post_init__(self) -> None:

@@ -18,7 +18,12 @@ Block = Callable[[keras.KerasTensor], keras.KerasTensor]
 
 
 def fire_module(
-    squeeze: int, expand: int, name: str = "fire", bypass: bool = False, se_reduction: int = 0
+    squeeze: int,
+    expand: int,
+    name: str = "fire",
+    bypass: bool = False,
+    complex_bypass: bool = False,
+    se_reduction: int = 0,
 ) -> Block:
     """Makes a fire module: a 1x1 squeeze, then 1x1 and 3x3 expand convolutions side by side.
 
@@ -28,6 +33,7 @@ def fire_module(
         name: Prefix of the layers' names.
         bypass: Add the input to the output where their shapes are equal. The sum stands in front
             of the activation, so that a module can take away from its input too.
+        complex_bypass: Add it whatever the shapes, where they differ through a 1x1 convolution.
         se_reduction: Weigh the channels by squeeze-and-excitation, whose bottleneck is so many
             times narrower than `expand`; 0 for none.
 
@@ -49,8 +55,11 @@ def fire_module(
         wide = blocks.batch_norm(wide, f"{name}_bn")
         if se_reduction:
             wide = squeeze_and_excitation(wide, se_reduction, f"{name}_se")
-        if bypass and x.shape[-1] == expand:
-            wide = layers.Add(name=f"{name}_bypass")([x, wide])
+        added = x
+        if complex_bypass and x.shape[-1] != expand:
+            added = blocks.convolution(x, expand, 1, f"{name}_bypass1x1")
+        if (bypass or complex_bypass) and added.shape[-1] == expand:
+            wide = layers.Add(name=f"{name}_bypass")([added, wide])
         return blocks.relu(wide, name)
 
     return apply
@@ -92,7 +101,14 @@ def build(config: SqueezenetConfig, image_size: int | None, classes: int) -> ker
         if stage > 1 or config.stem_pool:
             x = layers.MaxPooling2D(3, 2, padding="same", name=f"pool{stage}")(x)
         for squeeze, expand in fires:
-            x = fire_module(squeeze, expand, f"fire{number}", config.bypass, config.se_reduction)(x)
+            x = fire_module(
+                squeeze,
+                expand,
+                f"fire{number}",
+                config.bypass,
+                config.complex_bypass,
+                config.se_reduction,
+            )(x)
             number += 1
     outputs = blocks.classify(blocks.average(x), config.dropout, classes)
     return keras.Model(inputs, outputs, name=config.name)

@@ -78,6 +78,17 @@ def test_bypass_leaves_other_shapes_alone():
     assert [name for name in names if name.endswith("bypass")] == ["fire2_bypass", "fire3_bypass"]
 
 
+def test_complex_bypass_adds_the_input_in_every_fire_module():
+    model = net(complex_bypass=True)
+    added = [layer.name for layer in model.layers if layer.name.endswith("_bypass")]
+    assert added == ["fire2_bypass", "fire3_bypass", "fire4_bypass"]
+    assert model.get_layer("fire4_bypass1x1").kernel.shape == (1, 1, 8, 16)
+    assert model.get_layer("fire4_bypass").input[0] is model.get_layer("fire4_bypass1x1_bn").output
+    assert [layer.name for layer in model.layers if layer.name.endswith("_bypass1x1")] == [
+        "fire4_bypass1x1"
+    ]
+
+
 def test_batch_normalisation_momentum_is_that_of_the_lab():
     normalisations = [one for one in net().layers if isinstance(one, layers.BatchNormalization)]
     assert len(normalisations) == 1 + 3 * 2
