@@ -12,6 +12,7 @@ from components.export_model.config import ExportConfig
 from components.gate_model.config import GateConfig
 from components.ingest_examples.config import IngestConfig, PhotosConfig
 from components.train_model.accelerators import AcceleratorConfig
+from components.train_model.agreement import check_agreement
 from components.train_model.architectures import ModelConfig
 from components.train_model.config import TrainConfig
 
@@ -39,7 +40,7 @@ class Recipe:
     export: ExportConfig = dataclasses.field(default_factory=ExportConfig)
 
     def __post_init__(self) -> None:
-        self.model.net_size(self.ingest.image_size)
+        check_agreement(self.model, self.train, self.ingest.image_size)
 
 
 @dataclasses.dataclass(frozen=True)

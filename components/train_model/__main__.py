@@ -60,7 +60,7 @@ def command(
     accelerator: str | None,
     assignments: tuple[str, ...],
 ) -> None:
-    """Trains a model and keeps the weights that did best on the validation split.
+    """Trains a model and keeps the weights that the recipe says to keep.
 
     Makes OUTPUT/model (model.keras, model.json, history.json, tensorboard/), OUTPUT/metrics.json
     and OUTPUT/report.html.

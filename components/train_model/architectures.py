@@ -94,8 +94,7 @@ class ModelConfig:
         """Whether the same weights fit images of any size."""
         return True
 
-    @classmethod
-    def smallest_size(cls) -> int:
+    def smallest_size(self) -> int:
         """Side of the smallest images that it takes, in pixels."""
         return 1
 
@@ -146,6 +145,10 @@ class ConvnetConfig(ModelConfig):
             check("stages: filters", filters, _FILTERS)
             check("stages: kernel", kernel, Range(1, 11))
 
+    def smallest_size(self) -> int:
+        """So large that a pixel is left behind the poolings."""
+        return 1 << (len(self.stages) - 1)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SeparableConfig(ModelConfig):
@@ -165,6 +168,10 @@ class SeparableConfig(ModelConfig):
         _check_stages(self.stages, "separable convolution")
         for filters in (one for stage in self.stages for one in stage):
             check("stages: filters", filters, _FILTERS)
+
+    def smallest_size(self) -> int:
+        """So large that a pixel is left behind stem and poolings; the stem rounds up."""
+        return (1 << len(self.stages)) - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,6 +198,10 @@ class InceptionConfig(ModelConfig):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SqueezenetLabConfig(ModelConfig):
     """The public lab's SqueezeNet, which has nothing to choose."""
+
+    def smallest_size(self) -> int:
+        """So large that a pixel is left behind its four poolings."""
+        return 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -286,8 +297,7 @@ class MobilenetV2Config(BackboneConfig):
         super().__post_init__()
         check("alpha", self.alpha, Range(0.1, 2.0))
 
-    @classmethod
-    def smallest_size(cls) -> int:
+    def smallest_size(self) -> int:
         """As Keras has it."""
         return 32
 
@@ -300,8 +310,7 @@ class XceptionConfig(BackboneConfig):
         """Its convolutions are wide enough."""
         return True
 
-    @classmethod
-    def smallest_size(cls) -> int:
+    def smallest_size(self) -> int:
         """As Keras has it."""
         return 71
 

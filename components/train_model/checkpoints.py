@@ -10,7 +10,6 @@ in one step, so a process may be killed at any moment.
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -23,9 +22,9 @@ from components.common.config import build, read_mapping, to_json
 from components.common.errors import ConfigError, DataError, UserError
 from components.common.files import file_digest
 from components.common.outputs import write_text
+from components.train_model.checkpoint_files import STATE_FILE, unreadable
 from components.train_model.history import Epoch
 
-STATE_FILE = "state.json"
 _SUFFIX = ".weights.h5"
 # More than HDF5 adds to each variable, which is 1 to 2 KiB.
 _BYTES_AROUND_VARIABLE = 4096
@@ -82,26 +81,6 @@ class State:
     seeds: tuple[tuple[int, ...], ...] = ()
     kept: Epoch | None = None
     kept_weights: Saved | None = None
-
-
-def pack_checkpoint(folder: Path) -> tuple[bytes, bytes]:
-    """What another host needs to go on from a checkpoint; nothing where there is none.
-
-    Returns:
-        `state.json` and the weights it names.
-    """
-    file = folder / STATE_FILE
-    if not file.exists():
-        return b"", b""
-    content = file.read_bytes()
-    return content, (folder / json.loads(content)["weights"]["file"]).read_bytes()
-
-
-def unpack_checkpoint(state: bytes, weights: bytes, folder: Path) -> None:
-    """Writes what `pack_checkpoint` read on another host."""
-    if state:
-        (folder / json.loads(state)["weights"]["file"]).write_bytes(weights)
-        (folder / STATE_FILE).write_bytes(state)
 
 
 class Checkpoint:
@@ -214,10 +193,7 @@ class Checkpoint:
                     f"checkpoint {self.name}: {saved.file} is damaged; delete it all to start anew"
                 )
         except OSError as error:
-            raise DataError(
-                f"checkpoint {self.name}: {saved.file} cannot be read ({error.strerror}); delete "
-                "it all to start anew"
-            ) from error
+            raise unreadable(self.name, saved.file, error) from error
         model.load_weights(path)
 
     def _replace(self, state: State) -> None:
@@ -244,8 +220,8 @@ class Checkpoint:
         if state.training != self.training:
             raise ConfigError(
                 f"checkpoint {self.name}: expected that of this training, received that of one "
-                "with another recipe, other examples or other devices; give another folder, or "
-                "delete this one"
+                "with another recipe, other examples, other devices or another precision (a CPU "
+                "may choose it); give another folder, or delete this one"
             )
         return state
 

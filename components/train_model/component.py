@@ -19,7 +19,7 @@ def train_model(
     metrics: Output[Metrics],
     report: Output[HTML],
 ) -> None:
-    """Trains a model and keeps the weights that did best on the validation split.
+    """Trains a model and keeps the weights that the recipe says to keep.
 
     Args:
         examples: Data set with the validation split.
@@ -41,6 +41,7 @@ def train_model(
     from components.common.step import run_step
 
     with run_step("train-model"):
+        from components.common import storage
         from components.common.config import build
         from components.train_model.accelerators import AcceleratorConfig, open_accelerator
         from components.train_model.architectures import ModelConfig
@@ -71,6 +72,8 @@ def train_model(
         stamp(model)
         for name, value in result.metrics().items():
             metrics.log_metric(name, value)
+        if not checkpoint and saving.place:
+            storage.remove_folder(saving.place)
 
 
 @dsl.component(base_image=CPU, install_kfp_package=False)

@@ -140,8 +140,9 @@ class ScheduleConfig:
     Attributes:
         name: Which schedule.
         peak: The highest learning rate.
-        scaled_by_replicas: Multiply every rate by the number of replicas, as goes with
-            `batch_per_replica`, by which the batch grows with them.
+        scaled_by_replicas: Multiply the peak by the number of replicas, as goes with
+            `batch_per_replica`, by which the batch grows with them. Rates that are parts of the
+            peak grow with it; where `ramp` starts and ends is as it is.
     """
 
     name: str
@@ -265,8 +266,8 @@ class TrainConfig:
         ema: Momentum per step of the moving average of the weights, which is then what is
             validated and kept; 0 for none.
         keep: `best` keeps the weights that did best on the validation split, `last` the last ones.
-        patience: Epochs without a better validation accuracy after which training stops; 0 to
-            train all epochs.
+        patience: Epochs after `head` without a better validation accuracy, or an equal one with a
+            lower loss, after which training stops; 0 to train all epochs.
         batch_norm: Over which examples BatchNorm takes its means in training: `global` for the
             whole batch, so that the number of replicas changes nothing, `per_replica` for the part
             of each, which saves a message between them. What is kept for later is the mean over
@@ -359,9 +360,8 @@ class TrainConfig:
             )
         if self.mixes and replicas > 1 and size // replicas % 2:
             raise ConfigError(
-                f"train.{'global_batch_size' if self.global_batch_size else 'batch_per_replica'}: "
-                "expected an even number of examples on each replica with MixUp or CutMix, which "
-                f"mix neighbours, received {size // replicas}"
+                f"{self.batch_key}: expected an even number of examples on each replica with MixUp "
+                f"or CutMix, which mix neighbours, received {size // replicas}"
             )
         if size > self.ghost_batch_size > 0 and size % self.ghost_batch_size:
             raise ConfigError(
@@ -369,6 +369,11 @@ class TrainConfig:
                 f"received {self.ghost_batch_size}"
             )
         return size
+
+    @property
+    def batch_key(self) -> str:
+        """The key of a recipe that gives the size of a batch."""
+        return "train.global_batch_size" if self.global_batch_size else "train.batch_per_replica"
 
     def ghost_batches(self, replicas: int) -> int:
         """Parts of a batch over which BatchNorm takes its means; 1 for the whole batch.

@@ -24,7 +24,7 @@ from components.train_model.input_pipeline import (
     weighted_batches,
 )
 from components.train_model.models.blocks import choose_learning_layers
-from components.train_model.optimizers import make_optimizer
+from components.train_model.optimizers import LossScaling, make_optimizer
 from components.train_model.plan import Phase, Plan
 from components.train_model.precision import FLOAT16
 
@@ -173,12 +173,25 @@ def _fit_on(
             verbose=0,
         )
     if follower.broken_epoch:
-        kept = f"; {follower.checkpoint.name} has the epoch before it" if follower.lasts else ""
         raise FlowersError(
             f"the loss became NaN in epoch {follower.broken_epoch}: expected a number; lower "
             f"{'train.head.schedule' if phase.head_only else 'train.schedule'}.peak, now "
-            f"{phase.schedule.peak:g}{kept}"
+            f"{phase.schedule.peak:g}{_say_what_stays(follower)}"
         )
+
+
+def _say_what_stays(follower: "Follower") -> str:
+    """What a checkpoint that lasts has of a training that failed."""
+    state = follower.checkpoint.state
+    if not (follower.lasts and state):
+        return ""
+    position, name = state.position, follower.checkpoint.name
+    steps = f" and {position.step} steps" if position.step else ""
+    # It is of a training with the higher rate, and would be refused.
+    return (
+        f", with another checkpoint folder; {name} stays, after epoch {position.epoch}{steps} of "
+        "this training"
+    )
 
 
 def compile_model(model: AugmentedModel, plan: Plan, phase: Phase) -> None:
@@ -187,7 +200,7 @@ def compile_model(model: AugmentedModel, plan: Plan, phase: Phase) -> None:
     optimizer = make_optimizer(plan.config.optimizer, plan.schedule(phase), plan.config.ema)
     if model.net.dtype_policy.name == FLOAT16:
         # Keras looks at the policy of the model that it compiles, which is that around the net.
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer = LossScaling(optimizer)
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=plan.config.label_smoothing),
@@ -226,9 +239,9 @@ class Follower(keras.callbacks.Callback):
         super().__init__()
         self.checkpoint = checkpoint
         self.lasts = lasts
-        self.stopped = False
-        self.broken_epoch = 0
         self._plan = plan
+        self.stopped = self._is_hopeless(checkpoint.history)
+        self.broken_epoch = 0
         self._shown = shown
         self._logs = logs
         self._every_steps = every_steps
@@ -322,9 +335,13 @@ class Follower(keras.callbacks.Callback):
             self._give_way()
 
     def _is_hopeless(self, history: tuple[Epoch, ...]) -> bool:
-        patience = self._plan.config.patience
+        patience, head = self._plan.config.patience, self._plan.config.head
+        # A head that no longer gets better is no reason to leave the other layers as they were.
+        waited = len(history) - (head.epochs if head else 0)
+        if not patience or waited < patience:
+            return False
         best = functools.reduce(lambda best, one: one if one.beats(best) else best, history)
-        return patience > 0 and len(history) - best.epoch >= patience
+        return len(history) - best.epoch >= patience
 
     def _entry(self, epoch: int, figures: dict[str, float]) -> Epoch:
         steps = self._plan.steps_per_epoch

@@ -61,8 +61,9 @@ def read_examples(dataset: Dataset, split: str, hosts: Hosts = ALONE) -> tf.data
 
 def decode_examples(dataset: Dataset, split: str, hosts: Hosts = ALONE) -> tf.data.Dataset:
     """Reads and decodes a split; as `read_examples`, without the cache."""
+    shards = dataset.shards(split)
     part = hosts.share(dataset.counts[split])
-    pieces = find_pieces(dataset.shards(split), part)
+    pieces = find_pieces(shards, part)
     readers = max(1, min(_READERS, len(pieces)))
     records = tf.data.Dataset.from_tensor_slices(
         (

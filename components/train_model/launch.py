@@ -166,13 +166,21 @@ class Kubernetes(Service):
         """What a pod printed in the last seconds, each line with its time."""
 
         def ask() -> str:
-            text: str = self._core.read_namespaced_pod_log(
-                pod,
-                namespace,
-                since_seconds=seconds,
-                timestamps=True,
-                _request_timeout=self.patience.request,
-            )
+            from kubernetes.client import ApiException
+
+            try:
+                text: str = self._core.read_namespaced_pod_log(
+                    pod,
+                    namespace,
+                    since_seconds=seconds,
+                    timestamps=True,
+                    _request_timeout=self.patience.request,
+                )
+            except ApiException as error:
+                # The pod is gone, or has no container yet.
+                if error.status in {400, 404}:
+                    return ""
+                raise
             return text
 
         lines = (line.partition(" ") for line in (self.repeat(ask) or "").splitlines())
@@ -198,17 +206,25 @@ class _Logs:
     namespace: str
     seen: dict[str, str] = dataclasses.field(default_factory=dict)
     last: dict[int, str] = dataclasses.field(default_factory=dict)
-    asked: float = dataclasses.field(default_factory=time.monotonic)
+    began: float = dataclasses.field(default_factory=time.monotonic)
+    asked: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def show(self, pods: list[Any]) -> None:
         """Prints what is new; host 0 speaks for all, the others under their number."""
-        span = _OVERLAP + int(time.monotonic() - self.asked)
-        self.asked = time.monotonic()
         for pod in pods:
             if pod.status.phase in {None, "Pending", "Unknown"}:
                 continue
-            name, host = pod.metadata.name, host_of(pod)
-            for stamp, text in self.kubernetes.log(self.namespace, name, span):
+            name, host, now = pod.metadata.name, host_of(pod), time.monotonic()
+            span = _OVERLAP + int(now - self.asked.get(name, self.began))
+            try:
+                lines = self.kubernetes.log(self.namespace, name, span)
+            except UserError:
+                raise
+            except FlowersError:
+                # A node that no longer answers; whether its host is lost, the JobSet says.
+                continue
+            self.asked[name] = now
+            for stamp, text in lines:
                 if stamp > self.seen.get(name, ""):
                     self.seen[name] = stamp
                     self.last[host] = text

@@ -12,6 +12,7 @@ from typing import Any
 from components.common import storage
 from components.common.config import build
 from components.common.outputs import staged
+from components.train_model.accelerators import AcceleratorConfig
 from components.train_model.architectures import ModelConfig
 from components.train_model.config import TrainConfig
 from components.train_model.jobset import (
@@ -99,6 +100,7 @@ def train_on_hosts(
     # Here, and not on each host after its node came up.
     build(ModelConfig, model_config, "model")
     build(TrainConfig, train_config, "train")
+    build(AcceleratorConfig, accelerator, "accelerator")
     config = build(PodsConfig, pods, "pods")
     command = pod_command(
         examples=places.examples,

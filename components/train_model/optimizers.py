@@ -101,6 +101,27 @@ def _adapted(kind: type) -> Any:
     return type(kind.__name__, (_Adapted, kind), {})
 
 
+class LossScaling(keras.optimizers.LossScaleOptimizer):
+    """Keras's, for replicas whose gradients are not summed yet.
+
+    Keras takes the first replica's word for whether gradients are finite, and would let the others
+    put infinite ones into the weights.
+    """
+
+    def check_finite(self, grads: list[Any]) -> Any:
+        """Whether the gradients of every replica are finite, `bool` scalar."""
+        finite = super().check_finite(grads)
+        if not on_tensorflow():
+            return finite
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return finite
+        broken = ops.cast(ops.logical_not(finite), "float32")
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, broken) == 0.0
+
+
 class _AtOnce:
     """Adam's step for one variable in one operation, where there is one."""
 

@@ -15,7 +15,7 @@ import click
 from components.common.cli import run_cli
 from components.common.step import run_step
 from components.train_model.__main__ import command as train_command
-from components.train_model.hosts import INDEX
+from components.train_model.hosts import read_hosts
 
 
 @click.command("train-model-pod")
@@ -38,12 +38,12 @@ def command(
     checkpoint_steps: int,
 ) -> None:
     """Trains as one of several hosts."""
-    is_first = int(os.environ.get(INDEX, "0")) == 0
     with tempfile.TemporaryDirectory() as scratch:
         here = Path(scratch)
         with run_step("train-model"):
             from components.train_model.transfer import check_remote, download, upload
 
+            hosts = read_hosts(os.environ)
             for name, place in (("examples", examples), ("augmented", augmented)):
                 check_remote(name, place)
                 download(place, here / name)
@@ -52,17 +52,11 @@ def command(
             *("--output", str(here / "output"), "--checkpoint", checkpoint),
             *("--checkpoint-steps", str(checkpoint_steps)),
             *("--model-config", model_config, "--train-config", train_config),
-            *_accelerator(accelerator),
+            *("--accelerator", accelerator),
         ]
         train_command.main(arguments, standalone_mode=False)
-        if is_first:
+        if hosts.is_first:
             upload(here / "output", output)
-
-
-def _accelerator(given: str) -> list[str]:
-    """The flag, which the command has where it can choose what it trains on."""
-    known = {parameter.name for parameter in train_command.params}
-    return ["--accelerator", given] if "accelerator" in known else []
 
 
 if __name__ == "__main__":

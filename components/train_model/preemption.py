@@ -32,7 +32,9 @@ class Preemption:
     def _take(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
         if not self._held:
-            raise RetryError("told to end (SIGTERM) before there was anything to save; start again")
+            raise RetryError(
+                "told to end (SIGTERM) while there was nothing to save; start the same again"
+            )
 
     def listen(self) -> None:
         """Listens for the signal, where a process may: in its main thread.

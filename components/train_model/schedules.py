@@ -45,24 +45,26 @@ def cosine(step: Any, steps: int, config: WarmupConfig) -> Any:
     return ops.where(step < climb, ops.minimum(up, config.peak), down)
 
 
-def ramp(step: Any, steps_per_epoch: int, config: RampConfig) -> Any:
+def ramp(step: Any, steps_per_epoch: int, config: RampConfig, replicas: int = 1) -> Any:
     """Climbs along a line, stays, then decays exponentially towards the floor, step by step.
 
     Args:
         step: Number of steps done, a number or a tensor of any shape.
         steps_per_epoch: Steps per epoch; `config` counts in epochs.
         config: Start, peak, floor, and how long each part takes.
+        replicas: The peak is so many times as high; start and floor stay.
 
     Returns:
         The learning rate, `float32`, of the shape of `step`.
 
     Source: the public "Keras on TPU" flowers lab, which changes the rate once an epoch.
     """
+    peak = config.peak * replicas
     epoch = ops.cast(step, "float32") / steps_per_epoch
     climbed = ops.clip(epoch / max(config.ramp_epochs, 1e-9), 0.0, 1.0)
-    up = config.start + (config.peak - config.start) * climbed
+    up = config.start + (peak - config.start) * climbed
     after = ops.maximum(epoch - config.ramp_epochs - config.sustain_epochs, 0.0)
-    down = config.floor + (config.peak - config.floor) * ops.power(config.decay, after)
+    down = config.floor + (peak - config.floor) * ops.power(config.decay, after)
     return ops.where(epoch < config.ramp_epochs, up, down)
 
 
@@ -97,12 +99,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step: Any) -> Any:
         """The learning rate at a step of the phase, `float32`, of the shape of `step`."""
-        return self._rate(ops.convert_to_tensor(step)) * self.factor
-
-    def _rate(self, step: Any) -> Any:
+        step = ops.convert_to_tensor(step)
         if isinstance(self.config, RampConfig):
-            return ramp(step, self.steps_per_epoch, self.config)
+            return ramp(step, self.steps_per_epoch, self.config, self.factor)
         if isinstance(self.config, WarmupConfig):
             function = one_cycle if self.config.name == "one_cycle" else cosine
-            return function(step, self.steps, self.config)
-        return ops.full(ops.shape(step), self.config.peak)
+            return function(step, self.steps, self.config) * self.factor
+        return ops.full(ops.shape(step), self.config.peak) * self.factor

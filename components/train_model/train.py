@@ -20,14 +20,16 @@ from components.common.models import save_model
 from components.common.outputs import staged
 from components.common.progress import progress, say, silence
 from components.train_model.accelerators import Accelerator, AcceleratorConfig, open_accelerator
+from components.train_model.agreement import check_agreement
 from components.train_model.architectures import ModelConfig
 from components.train_model.augmented_model import AugmentedModel
 from components.train_model.building import build_net, wrap_for_training
-from components.train_model.checkpoints import Checkpoint, pack_checkpoint, unpack_checkpoint
+from components.train_model.checkpoint_files import pack_checkpoint, unpack_checkpoint
+from components.train_model.checkpoints import Checkpoint
 from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.fitting import EventLogs, Follower, fit
 from components.train_model.history import TrainResult
-from components.train_model.input_pipeline import damage_is_data_error, train_size
+from components.train_model.input_pipeline import damage_is_data_error
 from components.train_model.models import build_model
 from components.train_model.models.blocks import average_over_flip, reduce_first
 from components.train_model.plan import Plan
@@ -125,15 +127,10 @@ def _check(
     batch = config.batch_size(accelerator.replicas)
     if count < batch:
         raise DataError(
-            f"train.global_batch_size: expected at most the {count} examples of the train split, "
-            f"received {batch}"
+            f"{config.batch_key}: expected batches of at most the {count} examples of the train "
+            f"split, received one that makes {batch}"
         )
-    size, asked = train_size(examples, config), model_config.net_size(examples.image_size)
-    if size != asked and not model_config.takes_any_size():
-        raise ConfigError(
-            f"train.crop_size: expected {asked} with {model_config.name}, whose weights fit one "
-            f"size of images, received {size}"
-        )
+    check_agreement(model_config, config, examples.image_size)
 
 
 def _train(
@@ -210,7 +207,7 @@ def _open_checkpoint(
             )
     if hosts.is_first:
         checkpoint = Checkpoint(folder, saving.place, course)
-        for part in pack_checkpoint(checkpoint.folder):
+        for part in pack_checkpoint(checkpoint.folder, checkpoint.name):
             link.from_first(part)
         return checkpoint
     unpack_checkpoint(link.from_first(), link.from_first(), folder)

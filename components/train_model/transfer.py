@@ -1,5 +1,7 @@
 """Folders between a pod and the bucket; files go over whole, and those that others name go last."""
 
+import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,7 @@ from pathlib import Path
 from components.common import gcs, storage
 from components.common.errors import ConfigError, FlowersError
 from components.common.progress import say
+from components.train_model.checkpoint_files import STATE_FILE, weight_files
 
 STEP = "train-model"
 _SECONDS = 30.0
@@ -50,8 +53,9 @@ def check_remote(name: str, place: str) -> None:
 class CheckpointMirror:
     """Keeps the checkpoint of a pod in the bucket, so that it outlives the pod's node.
 
-    `state.json` names the other files, so it is copied after them, and what it no longer names is
-    deleted after it: whenever the copying stops, the bucket holds a whole checkpoint.
+    `state.json` names the files of weights, so it is copied after them, and what it no longer names
+    is deleted after it: whenever the copying stops, the bucket holds a whole checkpoint. Training
+    goes on meanwhile, and deletes what it replaces; links keep that until it is copied.
 
     Args:
         folder: The checkpoint; what it holds already came from the bucket.
@@ -64,43 +68,55 @@ class CheckpointMirror:
         self._copied = {
             path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
             for path in folder.rglob("*")
-            if path.is_file()
+            if path.is_file() and path.name != STATE_FILE
         }
+        self._state = b""
         self._lock = threading.Lock()
-        # Not above: whoever only copies outputs needs no Keras.
-        from components.train_model.checkpoints import STATE_FILE
-
-        self._state = STATE_FILE
 
     def copy(self) -> None:
         """Copies what is new."""
-        with self._lock:
-            state = self._folder / self._state
-            if not state.is_file():
+        with self._lock, tempfile.TemporaryDirectory(dir=self._folder.parent) as scratch:
+            held = Path(scratch)
+            state = self._hold(held)
+            if state in (b"", self._state):
                 return
-            # Read first: files that it names are there, and stay until it is replaced.
-            content = state.read_bytes()
+            weights = {path.name: path for path in held.iterdir()}
+            logs = {
+                path.relative_to(self._folder).as_posix(): path
+                for path in self._folder.rglob("*")
+                if path.is_file() and path.parent != self._folder
+            }
+            files = weights | logs
+            for name, path in sorted(files.items()):
+                stamp = path.stat().st_mtime_ns
+                if self._copied.get(name) != stamp:
+                    storage.write(storage.join(self._place, name), path.read_bytes())
+                    self._copied[name] = stamp
+            storage.write(storage.join(self._place, STATE_FILE), state)
+            self._state = state
+            for name in self._copied.keys() - files.keys():
+                gcs.delete_blob(storage.join(self._place, name))
+                del self._copied[name]
+
+    def _hold(self, held: Path) -> bytes:
+        """Links the weights of a checkpoint into a folder.
+
+        Returns:
+            Its `state.json`; nothing where there is no whole checkpoint.
+        """
+        state, before = self._folder / STATE_FILE, b""
+        # A checkpoint that is replaced while it is linked is a new one at the next look.
+        while state.is_file() and (content := state.read_bytes()) != before:
+            for path in held.iterdir():
+                path.unlink()
             try:
-                self._copy_files()
+                for name in weight_files(content):
+                    os.link(self._folder / name, held / name)
             except FileNotFoundError:
-                # Replaced meanwhile by a newer checkpoint, which the next call copies.
-                return
-            storage.write(storage.join(self._place, self._state), content)
-            self._delete_others()
-
-    def _copy_files(self) -> None:
-        for path in sorted(self._folder.rglob("*")):
-            if not path.is_file() or path.name == self._state or path.name.startswith("partial-"):
-                continue
-            name, stamp = path.relative_to(self._folder).as_posix(), path.stat().st_mtime_ns
-            if self._copied.get(name) != stamp:
-                storage.write(storage.join(self._place, name), path.read_bytes())
-                self._copied[name] = stamp
-
-    def _delete_others(self) -> None:
-        for name in [name for name in self._copied if not (self._folder / name).exists()]:
-            gcs.delete_blob(storage.join(self._place, name))
-            del self._copied[name]
+                before = content
+            else:
+                return content
+        return b""
 
 
 @contextmanager

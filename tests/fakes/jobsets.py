@@ -189,6 +189,7 @@ class FakeCluster:
         self.made: list[dict[str, Any]] = []
         self.pods: dict[str, list[dict[str, Any]]] = {}
         self.logs: dict[str, list[str]] = {}
+        self.unreadable: dict[str, int] = {}
         self.faults: dict[int, str] = {}
         self.requests: list[str] = []
         self.runtimes: dict[str, dict[str, Any]] = {}
@@ -268,6 +269,8 @@ class FakeCluster:
             return self.custom_result(method, parts, body)
         if parts[-1] == "log":
             assert int(query["sinceSeconds"]) > 0
+            if status := self.unreadable.get(parts[-2], 0):
+                return status, _status(status, "no log")
             return 200, "\n".join(self.logs.get(parts[-2], []))
         name = query["labelSelector"].removeprefix("jobset.sigs.k8s.io/jobset-name=")
         return 200, {"kind": "PodList", "apiVersion": "v1", "items": self.pods.get(name, [])}

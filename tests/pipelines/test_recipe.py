@@ -69,6 +69,25 @@ def test_images_too_small_for_the_net(name, smallest):
     load_recipe(name, [f"ingest.image_size={smallest}"])
 
 
+@pytest.mark.parametrize(
+    ("name", "assignments", "reason"),
+    [
+        ("convnet", ["train.crop_size=3"], "train.crop_size: expected at least 16 for convnet"),
+        (
+            "separable",
+            ["train.crop_size=14"],
+            "train.crop_size: expected at least 15 for separable",
+        ),
+        ("dense", ["train.crop_size=96"], "train.crop_size: expected .* with dense"),
+        ("squeezenet", ["model.reduction=2", "train.crop_size=0"], "train.crop_size: .*received 0"),
+        ("squeezenet", ["train.batch_norm=frozen", "train.ghost_batch_size=0"], "train.batch_norm"),
+    ],
+)
+def test_model_and_training_that_do_not_go_together(name, assignments, reason):
+    with pytest.raises(ConfigError, match=f"^{reason}"):
+        load_recipe(name, assignments)
+
+
 def test_unknown_recipe_lists_those_there_are():
     with pytest.raises(ConfigError, match=r"expected one of .*squeezenet"):
         load_recipe("sqeezenet")

@@ -34,6 +34,14 @@ def images(count=2, size=32):
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
+@pytest.mark.parametrize("name", ["convnet", "separable", "squeezenet_lab", "mobilenet_v2"])
+def test_smallest_size_is_the_smallest(name):
+    smallest = build(ModelConfig, {"name": name} | SMALL[name]).smallest_size()
+    assert net(name, smallest).output_shape == (None, 3)
+    with pytest.raises(ValueError, match=r"zero|at least"):
+        net(name, smallest - 1)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_takes_bytes_and_gives_probabilities(name):
     model = net(name)

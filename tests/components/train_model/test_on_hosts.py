@@ -13,10 +13,12 @@ import yaml
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
+from components.common import storage as places
 from components.common.config import build
 from components.common.errors import ConfigError, FlowersError, UserError
 from components.common.patience import Patience
 from components.train_model import on_hosts
+from components.train_model.checkpoint_files import weight_files
 from components.train_model.jobset import PodsConfig, make_jobset, pod_command
 from components.train_model.launch import Kubernetes, own_namespace, run_hosts
 from components.train_model.on_hosts import Places, train_on_hosts
@@ -231,6 +233,37 @@ class TestRun:
         run_hosts(cluster.kubernetes, manifests)
         assert "start anew from the last checkpoint (1)" in capsys.readouterr().out
 
+    @pytest.mark.parametrize("status", [400, 404, 500])
+    def test_log_that_cannot_be_read_ends_nothing(self, cluster, manifests, capsys, status):
+        def play(one):
+            if cluster.looks == 1:
+                cluster.start(one)
+                lost = cluster.pods[one["metadata"]["name"]][2]["metadata"]["name"]
+                cluster.unreadable = {lost: status}
+                cluster.say(one, 2, "what nobody can read now")
+                cluster.say(one, 3, "still here")
+            elif cluster.looks == 3:
+                cluster.unreadable = {}
+                cluster.complete(one)
+
+        cluster.play = play
+        run_hosts(cluster.kubernetes, manifests)
+        shown = capsys.readouterr().out
+        assert shown.count("[host 3] still here") == 1
+        assert shown.count("[host 2] what nobody can read now") == 1
+
+    def test_account_that_may_read_no_logs_is_told(self, cluster, manifests):
+        def play(one):
+            cluster.start(one)
+            cluster.unreadable = {
+                pod["metadata"]["name"]: 403 for pod in cluster.pods[one["metadata"]["name"]]
+            }
+
+        cluster.play = play
+        with pytest.raises(ConfigError, match="the role of docs"):
+            run_hosts(cluster.kubernetes, manifests)
+        assert nothing_is_left(cluster)
+
     # The signal may come within a request, whose connection nobody closes then.
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_sigterm_deletes_it(self, cluster, manifests):
@@ -402,23 +435,70 @@ class TestTrainOnHosts:
 
 
 class TestCheckpointMirror:
+    def save(self, folder, epoch):
+        """Replaces a checkpoint as training does: what a state no longer names goes after it."""
+        (folder / "tensorboard").mkdir(parents=True, exist_ok=True)
+        (folder / "tensorboard" / "events").write_bytes(b"e" * epoch)
+        (folder / "partial-1.weights.h5").write_bytes(b"half")
+        (folder / f"{epoch}.weights.h5").write_bytes(b"w" * epoch)
+        named = {"weights": {"file": f"{epoch}.weights.h5"}}
+        if epoch > 1:
+            named["kept_weights"] = {"file": "kept-2.weights.h5"}
+            (folder / "kept-2.weights.h5").write_bytes(b"k")
+        (folder / "state.json").write_text(json.dumps(named))
+        (folder / f"{epoch - 1}.weights.h5").unlink(missing_ok=True)
+
+    def epoch_in(self, place, back):
+        """The epoch of the checkpoint in the bucket, which must be whole and alone."""
+        download(place, back)
+        state = (back / "state.json").read_bytes()
+        names = {"state.json", "tensorboard", *weight_files(state)}
+        assert {one.name for one in back.iterdir()} == names
+        file = weight_files(state)[0]
+        epoch = int(file.partition(".")[0])
+        assert (back / file).read_bytes() == b"w" * epoch
+        return epoch
+
     def test_bucket_has_a_whole_checkpoint_after_every_copy(self, bucket, tmp_path):
         folder, place = tmp_path / "checkpoint", f"{bucket}/checkpoint"
         folder.mkdir()
         mirror = CheckpointMirror(folder, place)
         mirror.copy()
-        for step in range(3):
-            for old in folder.glob("*.weights.h5"):
-                old.unlink()
-            (folder / f"{step}.weights.h5").write_bytes(b"w" * step)
-            (folder / "partial-1.weights.h5").write_bytes(b"half")
-            (folder / "state.json").write_text(json.dumps({"weights": f"{step}.weights.h5"}))
+        for epoch in (1, 2, 3):
+            self.save(folder, epoch)
             mirror.copy()
-            back = tmp_path / f"back-{step}"
-            download(place, back)
-            assert {one.name for one in back.iterdir()} == {"state.json", f"{step}.weights.h5"}
-            named = json.loads((back / "state.json").read_text())["weights"]
-            assert (back / named).read_bytes() == b"w" * step
+            assert self.epoch_in(place, tmp_path / f"back-{epoch}") == epoch
+        assert {one.name for one in tmp_path.iterdir() if one.is_dir()} == {
+            "checkpoint", "back-1", "back-2", "back-3"
+        }  # fmt: skip
+
+    def test_training_may_save_anew_while_files_go_over(self, bucket, tmp_path, monkeypatch):
+        folder, place = tmp_path / "checkpoint", f"{bucket}/checkpoint"
+        folder.mkdir()
+        mirror = CheckpointMirror(folder, place)
+        self.save(folder, 1)
+        write, epochs = places.write, iter([2, 3])
+
+        def write_slowly(target, content):
+            if epoch := next(epochs, 0):
+                self.save(folder, epoch)
+            write(target, content)
+
+        monkeypatch.setattr(places, "write", write_slowly)
+        mirror.copy()
+        assert self.epoch_in(place, tmp_path / "first") == 1
+        mirror.copy()
+        assert self.epoch_in(place, tmp_path / "second") == 3
+
+    def test_state_without_its_weights_is_not_copied(self, bucket, tmp_path):
+        folder, place = tmp_path / "checkpoint", f"{bucket}/checkpoint"
+        folder.mkdir()
+        mirror = CheckpointMirror(folder, place)
+        self.save(folder, 1)
+        (folder / "1.weights.h5").unlink()
+        mirror.copy()
+        download(place, tmp_path / "back")
+        assert not any((tmp_path / "back").iterdir())
 
 
 def test_checkpoint_is_beside_a_model_in_the_bucket():

@@ -1,3 +1,7 @@
+import json
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -205,5 +209,58 @@ def test_gradients_are_clipped_together():
 
 def test_moving_average_follows_the_weights():
     _, optimizer = step({"name": "sgd", "momentum": 0.0}, times=3, ema=0.5)
-    assert optimizer.use_ema
-    assert optimizer.ema_momentum == 0.5
+    averages = optimizer._model_variables_moving_average
+    for first, gradient, received in zip(
+        (KERNEL, np.array([1.0, 2.0])), (GRADIENT, ONES), averages, strict=True
+    ):
+        courses = [first - 0.1 * times * gradient for times in (1, 2, 3)]
+        # The average begins with what the first step made.
+        expected = 0.25 * courses[0] + 0.25 * courses[1] + 0.5 * courses[2]
+        np.testing.assert_allclose(received, expected, rtol=1e-5)
+
+
+def test_infinite_gradient_of_any_replica_changes_no_weight():
+    """In a process of its own, for TensorFlow divides a CPU once."""
+    result = subprocess.run(
+        [sys.executable, "-c", _OVERFLOW], check=False, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1]) == {
+        # An infinite gradient on no replica, on the first, on the second.
+        "weights": [[-0.2, -0.2], [0.0, 0.0], [0.0, 0.0]],
+        "scales": [32768.0, 16384.0, 16384.0],
+    }
+
+
+_OVERFLOW = """
+import json
+import keras, numpy as np, tensorflow as tf
+from components.common.config import build
+from components.train_model.config import OptimizerConfig
+from components.train_model.optimizers import LossScaling, make_optimizer
+
+cpu, = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+weights, scales = [], []
+for broken in (None, 0, 1):
+    with strategy.scope():
+        weight = keras.Variable(np.zeros(2), name="kernel")
+        config = build(OptimizerConfig, {"name": "sgd", "momentum": 0.0})
+        optimizer = LossScaling(make_optimizer(config, 0.1))
+        optimizer.build([weight])
+
+    @tf.function
+    def step():
+        def one():
+            index = tf.distribute.get_replica_context().replica_id_in_sync_group
+            infinite = -1 if broken is None else broken
+            gradient = tf.where(index == infinite, np.inf, optimizer.scale_loss(1.0))
+            optimizer.apply([tf.fill([2], tf.cast(gradient, tf.float32))], [weight])
+        strategy.run(one)
+
+    step()
+    weights.append([round(float(one), 6) for one in weight.value.numpy()])
+    scales.append(float(optimizer.dynamic_scale.value.numpy()))
+print(json.dumps({"weights": weights, "scales": scales}))
+"""

@@ -20,7 +20,7 @@ def test_signal_ends_at_once_what_has_nothing_to_save():
         with preemption.held():
             signal.raise_signal(signal.SIGTERM)
             assert preemption.asked
-        with pytest.raises(RetryError, match="before there was anything to save"):
+        with pytest.raises(RetryError, match="nothing to save; start the same again"):
             signal.raise_signal(signal.SIGTERM)
 
 

@@ -12,15 +12,21 @@ import pytest
 import tensorflow as tf
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
+from kfp import dsl
 
 from components.common.config import build
 from components.common.dataset import load_dataset, save_dataset
 from components.common.errors import ConfigError, DataError, FlowersError
+from components.common.lineage import stamp
 from components.common.model_files import load_metadata
 from components.common.models import load_model
+from components.train_model import fitting
+from components.train_model import train as train_module
 from components.train_model.architectures import ModelConfig
+from components.train_model.component import train_model
 from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.input_pipeline import eval_batches
+from components.train_model.optimizers import LossScaling
 from components.train_model.train import train
 from tests.buckets import emulator
 from tests.builders import TINY_MODEL, TINY_TRAIN, make_dataset
@@ -133,10 +139,11 @@ def test_augmented_copies_of_other_examples_are_refused(examples, tmp_path):
 
 
 def test_batch_larger_than_the_split(examples, tmp_path):
-    with pytest.raises(
-        DataError, match=r"global_batch_size: expected at most the 24 .*received 25"
-    ):
+    reason = "expected batches of at most the 24 examples of the train split, received .* 25$"
+    with pytest.raises(DataError, match=f"^train.global_batch_size: {reason}"):
         run(examples, tmp_path, global_batch_size=25)
+    with pytest.raises(DataError, match=f"^train.batch_per_replica: {reason}"):
+        run(examples, tmp_path, global_batch_size=0, batch_per_replica=25)
 
 
 def test_augmented_examples_of_other_classes(examples, tmp_path):
@@ -173,10 +180,12 @@ def test_loss_that_is_no_number_ends_the_training(examples, tmp_path):
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_last_good_checkpoint_stays(examples, tmp_path):
     saving = CheckpointConfig(str(tmp_path / "checkpoint"))
-    with pytest.raises(FlowersError, match="checkpoint has the epoch before it"):
+    with pytest.raises(FlowersError, match="another checkpoint folder") as raised:
         run(examples, tmp_path / "out", saving=saving, **BROKEN)
     state = json.loads((tmp_path / "checkpoint" / "state.json").read_text())
-    assert state["position"]["epoch"] == len(state["history"]) >= 1
+    epoch = state["position"]["epoch"]
+    assert epoch == len(state["history"]) >= 1
+    assert str(raised.value).endswith(f"checkpoint stays, after epoch {epoch} of this training")
     with h5py.File(tmp_path / "checkpoint" / state["weights"]["file"]) as file:
         arrays = []
         file["layers"].visititems(
@@ -187,11 +196,42 @@ def test_last_good_checkpoint_stays(examples, tmp_path):
     assert not any(np.isnan(array).any() for array in arrays)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_checkpoint_that_has_nothing_is_not_spoken_of(examples, tmp_path):
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"))
+    with pytest.raises(FlowersError, match=r"NaN in epoch 1:.*now 100$"):
+        run(examples, tmp_path / "out", saving=saving, **BROKEN | {"global_batch_size": 1})
+    assert not (tmp_path / "checkpoint" / "state.json").exists()
+
+
 def test_early_stopping_keeps_the_best_weights(examples, tmp_path):
     # A learning rate of nothing: no epoch is better than the first but for BatchNorm's statistics.
     result = run(examples, tmp_path, epochs=40, patience=3, schedule=constant(1e-8))
     best = result.kept.epoch
     assert len(result.history) == best + 3 < 40
+
+
+def test_early_stopping_waits_for_all_layers(examples, tmp_path):
+    head = {"epochs": 4, "schedule": constant(1e-8)}
+    result = run(examples, tmp_path, head=head, epochs=40, patience=2, schedule=constant(1e-8))
+    assert len(result.history) == max(result.kept.epoch, 4) + 2 < 40
+
+
+def test_training_that_stopped_early_is_not_taken_up_again(examples, tmp_path, monkeypatch):
+    changes = {"epochs": 40, "patience": 3, "schedule": constant(1e-8)}
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"))
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, "write_report", fail)
+        with pytest.raises(OSError, match="no room"):
+            run(examples, tmp_path / "first", saving=saving, **changes)
+    state = json.loads((tmp_path / "checkpoint" / "state.json").read_text())
+    second = run(examples, tmp_path / "second", saving=saving, **changes)
+    assert len(second.history) == len(state["history"]) < 40
+    assert second.kept.epoch == state["kept"]["epoch"]
+
+
+def fail(*_arguments):
+    raise OSError("no room")
 
 
 def test_keep_last_keeps_the_last(examples, tmp_path):
@@ -283,13 +323,12 @@ def test_saved_model_is_float32_whatever_training_computed_in(examples, tmp_path
 
 def test_float16_scales_the_loss_and_goes_on(examples, tmp_path, monkeypatch):
     made = []
-    wrap = keras.optimizers.LossScaleOptimizer
 
     def spy(optimizer):
-        made.append(wrap(optimizer))
+        made.append(LossScaling(optimizer))
         return made[-1]
 
-    monkeypatch.setattr(keras.optimizers, "LossScaleOptimizer", spy)
+    monkeypatch.setattr(fitting, "LossScaling", spy)
     result = run(examples, tmp_path, precision="mixed_float16", ema=0.9, epochs=6)
     assert result.history[-1].loss < result.history[0].loss
     # Too high a scale is halved, and never comes to nothing.
@@ -306,9 +345,21 @@ def test_every_optimizer_trains(examples, tmp_path, name, peak):
     assert result.history[-1].loss < result.history[0].loss
 
 
+MIXES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "mixup": {"mixup": 0.2},
+    "cutmix": {"cutmix": 1.0},
+    "both": {"mixup": 0.2, "cutmix": 1.0},
+}
+
+
 def test_mixed_batches_train(examples, tmp_path):
-    result = run(examples, tmp_path, mixup=0.2, cutmix=1.0)
-    assert np.isfinite(result.history[-1].loss)
+    losses = {
+        name: run(examples, tmp_path / name, **changes).history[-1].loss
+        for name, changes in MIXES.items()
+    }
+    # The same seed each time: what is mixed is all that differs.
+    assert len(set(losses.values())) == len(MIXES)
 
 
 def test_logs_are_what_tensorboard_reads(trained):
@@ -381,6 +432,47 @@ def test_training_goes_on_on_another_machine_from_the_bucket(
     assert "state.json" in names
     # What the first machine has left and nothing names any longer is gone.
     assert sum(name.endswith(".weights.h5") for name in names) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "saved", "stays"),
+    # What was asked for is the user's.
+    [("", "made-checkpoint", set()), ("gs://bucket/asked-for", "asked-for", {"asked-for"})],
+)
+def test_checkpoint_beside_the_model_goes_when_the_task_has_ended_well(
+    examples, tmp_path, monkeypatch, asked, saved, stays
+):
+    class Here(dsl.Model):  # type: ignore[misc]
+        """What Cloud Storage FUSE would show of the bucket."""
+
+        path = str(tmp_path / "model")
+
+    data = dsl.Dataset(uri=str(examples))
+    stamp(data)
+
+    def run_task():
+        train_model.python_func(
+            data, data, TINY_MODEL, TINY_TRAIN | {"epochs": 2}, asked, 0, {"kind": "cpu"},
+            Here(uri="gs://bucket/made"),
+            dsl.Metrics(uri=str(tmp_path / "metrics")),
+            dsl.HTML(uri=str(tmp_path / "report")),
+        )  # fmt: skip
+
+    with emulator() as address:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        client = storage.Client(project="test", credentials=AnonymousCredentials())
+        client.create_bucket("bucket")
+
+        def folders():
+            return {blob.name.split("/")[0] for blob in client.list_blobs("bucket")}
+
+        with monkeypatch.context() as patched:
+            patched.setattr(train_module, "write_report", fail)
+            with pytest.raises(OSError, match="no room"):
+                run_task()
+        assert folders() == {saved}
+        run_task()
+        assert folders() == stays
 
 
 def test_finished_training_is_not_done_again(examples, tmp_path):

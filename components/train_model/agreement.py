@@ -1,0 +1,40 @@
+"""What model and training must agree on: checked where a recipe is written, without TensorFlow."""
+
+from components.common.errors import ConfigError
+from components.train_model.architectures import NO_WEIGHTS, ModelConfig
+from components.train_model.config import FROZEN, TrainConfig
+
+
+def check_agreement(model: ModelConfig, train: TrainConfig, image_size: int) -> None:
+    """Refuses a training that cannot work with the net it is for.
+
+    Args:
+        model: The net.
+        train: How it is trained.
+        image_size: Side of the examples, in pixels.
+
+    Raises:
+        ConfigError: Names the key, what was expected and what was received.
+    """
+    asked = model.net_size(image_size)
+    if model.reduction > 1 and not train.crop_size:
+        raise ConfigError(
+            f"train.crop_size: expected one with a model.reduction of {model.reduction}, without "
+            "which training would see larger images than the finished model does, received 0"
+        )
+    size = train.crop_size or image_size
+    if size != asked and not model.takes_any_size():
+        raise ConfigError(
+            f"train.crop_size: expected {asked} with {model.name}, whose weights fit one size of "
+            f"images, received {size}"
+        )
+    if size < model.smallest_size():
+        raise ConfigError(
+            f"train.crop_size: expected at least {model.smallest_size()} for {model.name}, "
+            f"received {size}"
+        )
+    if train.batch_norm == FROZEN and model.weights == NO_WEIGHTS:
+        raise ConfigError(
+            f"train.batch_norm: expected another one than {FROZEN} with model.weights "
+            f"{NO_WEIGHTS}, which bring no means to keep, received {FROZEN}"
+        )
