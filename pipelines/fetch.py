@@ -1,7 +1,9 @@
 """Downloads an archive of photos once, whole and verified, however often the network fails."""
 
+import csv
 import dataclasses
 import hashlib
+import re
 import shutil
 import tarfile
 import time
@@ -14,6 +16,7 @@ from components.common.outputs import remove, staged
 from components.common.progress import Progress, progress, say
 
 STEP = "fetch"
+MANIFEST = "MANIFEST.csv"
 _CHUNK = 1 << 16
 _MEGABYTE = 1_000_000
 
@@ -26,11 +29,13 @@ class Archive:
         url: Where it is.
         sha256: Its digest, in hexadecimal.
         size: Its length, in bytes.
+        credits: Name of the file in it that says who took each photo; empty for none.
     """
 
     url: str
     sha256: str
     size: int
+    credits: str = ""
 
 
 # 3,670 photos of five classes under Creative Commons licences, see LICENSE.txt in it.
@@ -39,6 +44,12 @@ FLOWER_PHOTOS = Archive(
     url="https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz",
     sha256="4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
     size=228_813_984,
+    credits="LICENSE.txt",
+)
+# PATH CC-BY by AUTHOR - URL, and in a few lines PATH CC-BY URL - by AUTHOR.
+_CREDIT = re.compile(
+    r"(?P<path>\S+/\S+) CC-BY (?:by (?P<author>.*) - (?P<url>https?://\S+)"
+    r"|(?P<url2>https?://\S+) - by (?P<author2>.*))"
 )
 
 
@@ -61,7 +72,7 @@ class Patience:
 
 
 def fetch(archive: Archive, output: Path, patience: Patience | None = None) -> None:
-    """Downloads an archive and unpacks it.
+    """Downloads an archive, unpacks it and writes who took which photo into `MANIFEST.csv`.
 
     What has come is kept beside the output when the download fails or is interrupted, and the next
     call goes on from there.
@@ -81,6 +92,8 @@ def fetch(archive: Archive, output: Path, patience: Patience | None = None) -> N
         _download(archive, partial, patience or Patience())
         _verify(archive, partial)
         _unpack(partial, folder)
+        if archive.credits:
+            _write_manifest(folder, archive.credits)
     remove(partial)
     say(STEP, f"photos in {output}")
 
@@ -189,3 +202,29 @@ def _unpack(partial: Path, folder: Path) -> None:
                         shutil.copyfileobj(content, file)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"{partial}: cannot be unpacked ({error})") from error
+
+
+def _write_manifest(folder: Path, name: str) -> None:
+    """Writes path, author and source of every photo, so that an author's photos stay together.
+
+    Raises:
+        DataError: The credits cannot be read.
+    """
+    try:
+        lines = (folder / name).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{name} of the archive: cannot be read ({error})") from error
+    found = {match["path"]: match for line in lines if (match := _CREDIT.fullmatch(line))}
+    with (folder / MANIFEST).open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("path", "author", "source_url"))
+        for path in sorted(folder.glob("*/*")):
+            photo = path.relative_to(folder).as_posix()
+            match = found.get(photo)
+            # A photo whose author nobody has named is a group of its own.
+            author, url = (
+                (match["author"] or match["author2"], match["url"] or match["url2"])
+                if match
+                else ("", "")
+            )
+            rows.writerow((photo, author, url))

@@ -40,7 +40,9 @@ class ImageLock:
 
     def __post_init__(self) -> None:
         if not _COMMIT.fullmatch(self.commit):
-            raise ConfigError(f"commit: expected 7 to 40 hexadecimal digits, got {self.commit!r}")
+            raise ConfigError(
+                f"commit: expected 7 to 40 hexadecimal digits, received {self.commit!r}"
+            )
         for target, reference in self.images.items():
             choose("images", target, IMAGES)
             if not _REFERENCE.fullmatch(reference):

@@ -19,6 +19,7 @@ from components.common.errors import ConfigError
 T = TypeVar("T")
 
 
+_IN_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 # A recipe has about a hundred.
 _MAX_VALUES = 100_000
 
@@ -30,9 +31,11 @@ class Range(NamedTuple):
     high: float = math.inf
 
     def __str__(self) -> str:
-        return (
-            f"at least {self.low:g}" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"
+        low, high = (
+            f"{number:d}" if isinstance(number, int) else f"{number:g}"
+            for number in (self.low, self.high)
         )
+        return f"at least {low}" if math.isinf(self.high) else f"{low} to {high}"
 
 
 def check(name: str, value: float, allowed: Range) -> None:
@@ -74,15 +77,21 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             The message starts with the full key, e.g. `train.epochs`.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or 'configuration'}: expected keys with values, got {values!r}")
-    cls = _kind(cls, values, where)
+        first = dataclasses.fields(typing.cast(Any, cls))[0].name
+        raise ConfigError(
+            f"{where or 'configuration'}: expected keys with values, such as {{{first}: ...}}, "
+            f"received {_shorten(values)}"
+        )
+    kinds = cls
+    cls = _kind(kinds, values, where)
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))}
     hints = typing.get_type_hints(cls)
     arguments = {}
     for key, value in values.items():
         full = f"{where}.{key}" if where else str(key)
         if key not in fields:
-            raise ConfigError(f"{full}: unknown key; expected one of {', '.join(fields)}")
+            hint = "" if cls is kinds else _hint_at_kind(where, values["name"])
+            raise ConfigError(f"{full}: unknown key; expected one of {', '.join(fields)}{hint}")
         arguments[key] = _convert(hints[key], value, full)
     for name, field in fields.items():
         if is_required(field) and name not in arguments:
@@ -105,6 +114,11 @@ def _kind(cls: type[T], values: Mapping[str, Any], where: str) -> type[T]:
         raise ConfigError(f"{full}: missing; expected one of {', '.join(kinds)}")
     choose(full, values["name"], tuple(kinds))
     return kinds[values["name"]]
+
+
+def _hint_at_kind(where: str, name: str) -> str:
+    """What to do where a name was changed and the keys of the former kind have stayed."""
+    return f"; to change the name, give it all: {where or 'SECTION'}={{name: {name}, ...}}"
 
 
 def is_required(field: "dataclasses.Field[Any]") -> bool:
@@ -144,8 +158,7 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
     # In Python True is an int, and here it is not.
     if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    name = getattr(hint, "__name__", hint)
-    raise ConfigError(f"{where}: expected {name}, received {_shorten(value)}")
+    raise ConfigError(f"{where}: expected {_IN_WORDS.get(hint, hint)}, received {_shorten(value)}")
 
 
 def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -145,6 +145,6 @@ class Features:
         values = list(getattr(feature, kind).value)
         if not values or (count is not None and len(values) != count):
             raise DataError(
-                f"feature {key!r}: expected {count or 'some'} values, got {len(values)}"
+                f"feature {key!r}: expected {count or 'some'} values, received {len(values)}"
             )
         return values

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
 from components.common.errors import ConfigError, FlowersError, UserError
+from components.common.extras import how_to_install
 from components.common.processes import end_with_run
 from components.common.progress import say
 from components.common.resources import lacking_resource
@@ -49,7 +50,7 @@ def require_tensorflow() -> None:
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise ConfigError(
-            "TensorFlow is not installed, and the steps need it: pip install 'flowers[local]'"
+            f"TensorFlow is not installed, and the steps need it: {how_to_install('local')}"
         )
 
 

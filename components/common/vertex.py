@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from components.common.errors import ConfigError, FlowersError
+from components.common.extras import how_to_install
 from components.common.patience import PATIENT, NotFoundError, Patience, Service
 
 T = TypeVar("T")
@@ -76,7 +77,9 @@ def check_project(project: str) -> None:
         ConfigError: Says what was expected.
     """
     if not _PROJECT.fullmatch(project):
-        raise ConfigError(f"project: expected a project's id such as my-project, got {project!r}")
+        raise ConfigError(
+            f"project: expected a project's id such as my-project, received {project!r}"
+        )
 
 
 def check_region(region: str) -> None:
@@ -89,7 +92,8 @@ def check_region(region: str) -> None:
         area = region.partition("-")[0]
         near = sorted(one for one in REGIONS if one.startswith(area)) or sorted(REGIONS)
         raise ConfigError(
-            f"region: expected a region of Vertex AI such as {', '.join(near[:4])}, got {region!r}"
+            f"region: expected a region of Vertex AI such as {', '.join(near[:4])}, received "
+            f"{region!r}"
         )
 
 
@@ -252,7 +256,7 @@ def _client(name: str, region: str, endpoint: str) -> Any:
     import importlib.util
 
     if importlib.util.find_spec("google.cloud.aiplatform_v1") is None:
-        raise ConfigError("Google's client is not installed: pip install 'flowers[vertex]'")
+        raise ConfigError(f"Google's client is not installed: {how_to_install('vertex')}")
     from google.cloud import aiplatform_v1
 
     return getattr(aiplatform_v1, name)(

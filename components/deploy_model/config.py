@@ -60,7 +60,9 @@ class ServingConfig:
 
     def __post_init__(self) -> None:
         if not _MACHINE.fullmatch(self.machine_type):
-            raise ConfigError(f"machine_type: expected e.g. n1-standard-2, got {self.machine_type}")
+            raise ConfigError(
+                f"machine_type: expected e.g. n1-standard-2, received {self.machine_type}"
+            )
         check("min_replicas", self.min_replicas, Range(1, 100))
         check("max_replicas", self.max_replicas, Range(self.min_replicas, 100))
         if self.staging and not self.staging.startswith("gs://"):
@@ -75,5 +77,6 @@ def check_model_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"model name: expected lower-case letters, digits and hyphens, up to 50, got {name!r}"
+            "model name: expected lower-case letters, digits and hyphens, up to 50, received "
+            f"{name!r}"
         )

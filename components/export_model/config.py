@@ -12,7 +12,7 @@ class ExportConfig:
 
     Attributes:
         litert: Whether to write LiteRT (TensorFlow Lite) files, in float and in int8.
-        onnx: Whether to write ONNX, which takes the extra `flowers[onnx]`.
+        onnx: Whether to write ONNX, which takes the extra `onnx`.
         calibration_photos: Photos of the train split that set the ranges of int8.
         intended_use: For the model card; empty for a sentence that names the classes.
         licence: Licence of the photos, for the model card; empty for the licence file that lies

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.common.errors import ConfigError
+from components.common.extras import how_to_install
 from components.common.model_files import MODEL_FILE
 
 # `uint8` [batch, side, side, 3] -> `float32` [batch, classes].
@@ -53,7 +54,7 @@ def require_onnx() -> None:
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"export.onnx: needs {', '.join(missing)}: pip install 'flowers[onnx]', or leave it out"
+            f"export.onnx: needs {', '.join(missing)}: {how_to_install('onnx')}, or leave it out"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from components.common import storage
 from components.common.errors import ConfigError, FlowersError
+from components.common.extras import how_to_install
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,14 +30,13 @@ class BeamRunner:
             scratch: Folder or `gs://bucket/name` for tasks and results.
 
         Raises:
-            ConfigError: Beam is not installed, or does not know an option.
+            ConfigError: Beam is not installed, or does not take the options.
         """
         try:
+            import apache_beam as beam
             from apache_beam.options.pipeline_options import PipelineOptions
         except ImportError as error:
-            raise ConfigError(
-                "Apache Beam is not installed: pip install 'flowers[beam]'"
-            ) from error
+            raise ConfigError(f"Apache Beam is not installed: {how_to_install('beam')}") from error
         try:
             self._options = PipelineOptions(list(options))
             unknown = sorted(_unknown(self._options))
@@ -44,6 +44,10 @@ class BeamRunner:
             raise ConfigError(f"Beam does not take the options {' '.join(options)}") from error
         if unknown:
             raise ConfigError(f"Beam does not know {' '.join(unknown)}")
+        try:
+            beam.Pipeline(options=self._options)
+        except ValueError as error:
+            raise ConfigError(f"Beam: {' '.join(str(error).split())}") from error
         self._scratch = scratch
         self._stages = 0
 

@@ -9,6 +9,7 @@ between the two, so memory holds some hundred bytes per photo and no pixels.
 
 import dataclasses
 import itertools
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -161,7 +162,7 @@ def _ingest(
     clusters = set_duplicates_aside(ledger)
     _print_rejects(ledger)
     _check_rejects(ledger, config.max_reject_fraction)
-    _check_splits(ledger, source.class_names)
+    _check_splits(ledger, source.class_names, config)
     if photos.previous and not photos.new_splits:
         check_moves(photos.previous, ledger)
     _warn(ledger, source.class_names, clusters)
@@ -252,17 +253,20 @@ def _check_rejects(ledger: Ledger, limit: float) -> None:
     )
 
 
-def _check_splits(ledger: Ledger, class_names: tuple[str, ...]) -> None:
+def _check_splits(ledger: Ledger, class_names: tuple[str, ...], config: IngestConfig) -> None:
     """Refuses a class that a split lacks: it could not be learnt, chosen by, or tested."""
     counts = ledger.counts()
+    smallest = min(config.validation_fraction, config.test_fraction)
+    # So many that the smaller split has none of them once in a thousand times.
+    enough = math.ceil(math.log(0.001) / math.log(1.0 - smallest) / 10) * 10
     for name in class_names:
         per_split = {split: counts[name, split] for split in SPLITS}
         if not all(per_split.values()):
             listed = ", ".join(f"{count} in {split}" for split, count in per_split.items())
             raise DataError(
                 f"class {name!r} has {sum(per_split.values())} usable photos, {listed}: expected "
-                "at least one in every split; add photos to this class (some 60 are enough), "
-                "remove its folder, or try another --split-salt"
+                f"at least one in every split; add photos to this class (some {enough} are "
+                "enough), remove its folder, or try another --split-salt"
             )
 
 

@@ -365,7 +365,7 @@ def render_flower(class_name: str, index: int, seed: int) -> Image.Image:
     """
     if class_name not in CLASS_NAMES:
         raise ValueError(
-            f"class_name: expected one of {', '.join(CLASS_NAMES)}; got {class_name!r}"
+            f"class_name: expected one of {', '.join(CLASS_NAMES)}; received {class_name!r}"
         )
     # `random` hashes a text seed with SHA-512, the same in every process, unlike `hash`.
     rng = random.Random(f"{class_name}/{index}/{seed}")

@@ -80,7 +80,9 @@ def summarize(job: str, state: str, error: str, summary: Path, report: Path) -> 
     """
     found = _JOB.fullmatch(job)
     if not found:
-        raise ConfigError(f"--job: expected projects/P/locations/R/pipelineJobs/ID, got {job!r}")
+        raise ConfigError(
+            f"--job: expected projects/P/locations/R/pipelineJobs/ID, received {job!r}"
+        )
     vertex = Vertex(found["project"], found["region"])
     details = vertex.read(vertex.client("PipelineServiceClient").get_pipeline_job, {"name": job})
     result = Summary(job, state, error, task_ends(details))

@@ -16,6 +16,9 @@ def check_agreement(model: ModelConfig, train: TrainConfig, image_size: int) -> 
     Raises:
         ConfigError: Names the key, what was expected and what was received.
     """
+    if train.global_batch_size:
+        # What one replica can do; more have to divide it further.
+        train.batch_size(replicas=1)
     asked = model.net_size(image_size)
     if model.reduction > 1 and not train.crop_size:
         raise ConfigError(

@@ -23,6 +23,7 @@ def fetch(output: Path) -> None:
     """Downloads the public flower photos: 3,670 of five classes, 229 MB.
 
     Goes on where an earlier call ended, and verifies the SHA-256 before anything is unpacked.
+    OUTPUT/MANIFEST.csv has the author of each, for --manifest MANIFEST.csv --group-column author.
     """
     from pipelines.fetch import FLOWER_PHOTOS, fetch
 

@@ -37,17 +37,18 @@ def schedule() -> None:
 
 
 def _when(required: bool) -> Callable[[Any], Any]:
-    """Adds the flags that say when."""
+    """Adds the flags that say when; a schedule that is there has no defaults, and needs no cron."""
+    zone, runs, at_once = ("  [UTC]", "  [no limit]", "  [1]") if required else ("", "", "")
 
     def decorate(function: Any) -> Any:
         for option in reversed(
             (
                 click.option("--cron", required=required, help="Five fields, e.g. '0 3 * * 1'."),
-                click.option("--time-zone", help="E.g. Europe/Zurich.  [UTC]"),
+                click.option("--time-zone", help=f"E.g. Europe/Zurich.{zone}"),
                 click.option("--start", help="First moment, e.g. 2030-01-31T03:00."),
                 click.option("--end", help="Last moment."),
-                click.option("--max-runs", type=int, help="Number of runs.  [no limit]"),
-                click.option("--concurrency", type=int, help="Runs at the same time.  [1]"),
+                click.option("--max-runs", type=int, help=f"Number of runs.{runs}"),
+                click.option("--concurrency", type=int, help=f"Runs at the same time.{at_once}"),
             )
         ):
             function = option(function)

@@ -8,6 +8,7 @@ import click
 
 from components.common.cli import config_options, take_config
 from components.common.errors import ConfigError
+from components.common.extras import how_to_install
 from pipelines.serving.config import ServeConfig
 
 # Vertex AI's contract with a custom container.
@@ -48,7 +49,7 @@ def require_serving() -> None:
     names = ("starlette", "uvicorn", "httptools", "prometheus_client", "tensorflow", "simplejpeg")
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"{', '.join(missing)}: not installed: pip install 'flowers[serve]'")
+        raise ConfigError(f"{', '.join(missing)}: not installed: {how_to_install('serve')}")
 
 
 def _number(name: str, text: str) -> int:

@@ -41,7 +41,7 @@ from pipelines.image_lock import LOCK_FILE
 @click.option(
     "--tpu-check/--no-tpu-check",
     default=True,
-    help="Compile the train step for the TPUs of the target first; needs flowers[tpu-check].",
+    help="Compile the train step for the TPUs of the target first; needs the extra tpu-check.",
 )
 def submit(
     recipe: str | None,
@@ -177,6 +177,7 @@ def compile_for(
     where = attempt(lambda: take_target(target, arguments))
     if where and loaded:
         attempt(lambda: check_batch(where, loaded))
+    mistakes += _out_of_reach(photos, loaded)
     if mistakes:
         raise ConfigError("; ".join(mistakes))
     deployment = DeploymentConfig(
@@ -188,3 +189,22 @@ def compile_for(
     parameters = pipeline_parameters(photos, loaded, deployment)
     compile_ = compile_kubeflow if target == "kubeflow" else compile_vertex
     return where, compile_(parameters, where, lock)
+
+
+def _out_of_reach(photos: PhotosConfig | None, recipe: Any) -> list[str]:
+    """What lies on this machine, where no backend can read it."""
+    from components.common.storage import is_remote
+    from components.train_model.architectures import IMAGENET, NO_WEIGHTS
+
+    places = {}
+    if photos:
+        if not photos.images.startswith("synthetic://"):
+            places["--images"] = photos.images
+        places |= {"--manifest": photos.manifest_place(), "--previous": photos.previous}
+    if recipe and recipe.model.weights not in {NO_WEIGHTS, IMAGENET}:
+        places["model.weights"] = recipe.model.weights
+    return [
+        f"{name}: expected a place in gs://, which the backend can read, received {place!r}"
+        for name, place in places.items()
+        if place and not is_remote(place)
+    ]

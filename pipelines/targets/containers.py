@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.common.errors import ConfigError, FlowersError
+from components.common.extras import how_to_install
 from components.images import IMAGES
 from pipelines.code import CODE_LABEL, code_digest
 from pipelines.image_lock import ImageLock
@@ -296,7 +297,7 @@ def _refuse_untrusted(client: "docker.DockerClient", image: str) -> None:
 
 def _require_docker_package() -> None:
     if importlib.util.find_spec("docker") is None:
-        raise ConfigError("--runner docker needs a package: pip install 'flowers[docker]'")
+        raise ConfigError(f"--runner docker needs a package: {how_to_install('docker')}")
 
 
 def _parse_memory(memory: str) -> None:
@@ -307,7 +308,7 @@ def _parse_memory(memory: str) -> None:
         parse_bytes(memory)
     except docker.errors.DockerException as error:
         raise ConfigError(
-            f"--memory: expected a size such as 512m or 4g, got {memory!r}"
+            f"--memory: expected a size such as 512m or 4g, received {memory!r}"
         ) from error
 
 

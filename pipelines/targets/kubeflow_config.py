@@ -34,7 +34,8 @@ _ROOT = re.compile(r"(s3|minio)://[^/]+(/.*)?")
 def _check_name(key: str, value: str) -> None:
     if value and not _NAME.fullmatch(value):
         raise ConfigError(
-            f"{key}: expected a Kubernetes name of lower-case letters, digits and -, got {value!r}"
+            f"{key}: expected a Kubernetes name of lower-case letters, digits and -, received "
+            f"{value!r}"
         )
 
 
@@ -58,7 +59,9 @@ class PodConfig:
         for key, pattern, example in (("cpu", _CPU, "4 or 500m"), ("memory", _MEMORY, "16Gi")):
             value = getattr(self, key)
             if value and not pattern.fullmatch(value):
-                raise ConfigError(f"{key}: expected an amount such as {example}, got {value!r}")
+                raise ConfigError(
+                    f"{key}: expected an amount such as {example}, received {value!r}"
+                )
         check("retries", self.retries, Range(0, 10))
         check("timeout_hours", self.timeout_hours, Range(0, 168))
 
@@ -183,7 +186,9 @@ class KubeflowTarget:
                 "queue: missing, and kueue: true needs one; `kubectl get localqueues` lists them"
             )
         if self.registry and not self.registry.startswith(SCHEME):
-            raise ConfigError(f"registry: expected {SCHEME}PROJECT/REGION, got {self.registry!r}")
+            raise ConfigError(
+                f"registry: expected {SCHEME}PROJECT/REGION, received {self.registry!r}"
+            )
         if not self.experiment:
             raise ConfigError("experiment: expected a name, received ''")
         for task in self.tasks:

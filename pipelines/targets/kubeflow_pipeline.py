@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from components.common.errors import ConfigError
+from components.common.extras import how_to_install
 from components.images import GPU, TPU
 from components.train_model.jobset import POD_NAME, POD_UID, PodsConfig
 from pipelines.image_lock import ImageLock, pin_images
@@ -202,6 +203,6 @@ def _kubernetes() -> Any:
         from kfp import kubernetes
     except ImportError as error:
         raise ConfigError(
-            "kfp-kubernetes is not installed: pip install 'flowers[kubeflow]'"
+            f"kfp-kubernetes is not installed: {how_to_install('kubeflow')}"
         ) from error
     return kubernetes

@@ -92,7 +92,7 @@ def check_accelerator(machine_type: str, accelerator: str, count: int, topology:
 def _check_tpu(machine_type: str, topology: str) -> None:
     if machine_type not in _TPUS:
         raise ConfigError(
-            f"machine_type: expected one with TPUs, {', '.join(_TPUS)}, got {machine_type!r}"
+            f"machine_type: expected one with TPUs, {', '.join(_TPUS)}, received {machine_type!r}"
         )
     if topology not in _TPUS[machine_type]:
         raise ConfigError(

@@ -43,7 +43,8 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ConfigError(
-                f"--name: expected letters, digits, spaces, - and _, up to 128, got {self.name!r}"
+                "--name: expected letters, digits, spaces, - and _, up to 128, received "
+                f"{self.name!r}"
             )
         check("--max-runs", self.max_runs, Range(0))
         check("--concurrency", self.concurrency, Range(1, 100))
@@ -70,7 +71,7 @@ class ScheduleConfig:
             return zoneinfo.ZoneInfo(self.time_zone)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise ConfigError(
-                f"--time-zone: expected a name such as Europe/Zurich, got {self.time_zone!r}"
+                f"--time-zone: expected a name such as Europe/Zurich, received {self.time_zone!r}"
             ) from error
 
     def next_runs(self, after: datetime.datetime, count: int = 3) -> list[datetime.datetime]:

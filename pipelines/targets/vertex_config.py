@@ -130,7 +130,8 @@ class VertexTarget:
         for key, value in self.labels.items():
             if not _LABEL.fullmatch(f"{key}={value}"):
                 raise ConfigError(
-                    f"labels.{key}: expected lower-case letters, digits, - and _, got {value!r}"
+                    f"labels.{key}: expected lower-case letters, digits, - and _, received "
+                    f"{value!r}"
                 )
         for address in self.notify:
             if not _EMAIL.fullmatch(address):

@@ -14,10 +14,11 @@ from typing import IO, Any
 
 from components.common.config import to_json
 from components.common.errors import ConfigError, FlowersError
+from components.common.extras import how_to_install
 from pipelines.tpu_check.hlo import Operation
 from pipelines.tpu_check.messages import Compiled, Refused, Task
 
-NOT_INSTALLED = "the compiler of TPUs is not installed: pip install 'flowers[local,tpu-check]'"
+NOT_INSTALLED = f"the compiler of TPUs is not installed: {how_to_install('local', 'tpu-check')}"
 _NEEDED = ("libtpu", "jax", "keras", "tensorflow")
 
 

@@ -14,14 +14,18 @@ from typing import Any
 import pytest
 
 from components.common.errors import ConfigError, DataError, FlowersError
+from components.ingest_examples.sources import read_groups
 from pipelines.fetch import FLOWER_PHOTOS, Archive, Patience, fetch
 
 QUICK = Patience(timeout=0.3, tries=3, first_wait=0.01)
 
 
+CONTENTS: dict[str, bytes] = {}
+
+
 def content_of(name: str) -> bytes:
-    """Bytes that no compression makes shorter."""
-    return random.Random(name).randbytes(200_000)
+    """Bytes that no compression makes shorter, or those of `CONTENTS`."""
+    return CONTENTS.get(name) or random.Random(name).randbytes(200_000)
 
 
 def archive_bytes(names: tuple[str, ...] = ("daisy/1.jpg", "roses/2.jpg", "LICENSE.txt")) -> bytes:
@@ -110,6 +114,38 @@ def test_archive_becomes_a_folder_of_class_folders(site: Site, tmp_path: Path) -
     photo = tmp_path / "photos" / "daisy" / "1.jpg"
     assert photo.read_bytes() == content_of("daisy/1.jpg")
     assert len(site.asked) == 1
+
+
+CREDITS = """All images in this archive are licensed under the Creative Commons
+daisy/1.jpg CC-BY by A Guy - and, his dog - https://www.flickr.com/photos/80901381@N04/1/
+roses/2.jpg CC-BY https://www.flickr.com/photos/larkander/ - by Johan  Larkander
+roses/gone.jpg CC-BY by Nobody - https://www.flickr.com/photos/nobody/
+"""
+
+
+def test_manifest_has_the_author_of_each_photo(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(CONTENTS, "LICENSE.txt", CREDITS.encode())
+    names = ("daisy/1.jpg", "roses/2.jpg", "roses/3.jpg", "LICENSE.txt")
+    with serve(Site(archive_bytes(names))) as site:
+        fetch(site.archive(credits="LICENSE.txt"), tmp_path / "photos", QUICK)
+    manifest = tmp_path / "photos" / "MANIFEST.csv"
+    assert manifest.read_text(encoding="utf-8").splitlines() == [
+        "path,author,source_url",
+        'daisy/1.jpg,"A Guy - and, his dog",https://www.flickr.com/photos/80901381@N04/1/',
+        "roses/2.jpg,Johan  Larkander,https://www.flickr.com/photos/larkander/",
+        "roses/3.jpg,,",
+    ]
+    assert read_groups(str(manifest), "author") == {
+        "daisy/1.jpg": "A Guy - and, his dog",
+        "roses/2.jpg": "Johan  Larkander",
+        "roses/3.jpg": "",
+    }
+
+
+def test_archive_without_its_credits_is_refused(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"CREDITS.txt of the archive: cannot be read"):
+        fetch(site.archive(credits="CREDITS.txt"), tmp_path / "photos", QUICK)
+    assert not (tmp_path / "photos").exists()
 
 
 @pytest.mark.parametrize("fault", ["503", "429", "cut"])

@@ -32,7 +32,7 @@ def test_lock_is_read_as_it_was_written(tmp_path):
         ({"commit": "main", "images": {}}, ["commit", "'main'"]),
         ({"commit": COMMIT, "images": {"cpu": CPU}}, ["images.cpu", "sha256:DIGEST", CPU]),
         ({"commit": COMMIT, "images": {"cpu": f"{CPU}@sha256:12"}}, ["images.cpu"]),
-        ({"commit": COMMIT, "images": {"cpu": 1}}, ["images.cpu", "expected str"]),
+        ({"commit": COMMIT, "images": {"cpu": 1}}, ["images.cpu", "expected text"]),
         ({"commit": COMMIT, "images": {"cup": CPU_DIGEST}}, ["'cup'", "cpu, gpu"]),
         ([], ["expected keys"]),
     ],

@@ -43,7 +43,7 @@ def test_assignment_changes_one_value():
     [
         ("train.epochs=-1", ["train.epochs", "1 to 100000", "-1"]),
         ("train.epochz=1", ["train.epochz", "unknown", "epochs"]),
-        ("train.epochs=many", ["train.epochs", "int", "'many'"]),
+        ("train.epochs=many", ["train.epochs", "a whole number", "'many'"]),
         ("train=3", ["train", "3"]),
         ("gate.threshold=1.1", ["gate.threshold", "1.1"]),
         ("gate.threshold=0", ["gate.threshold", "0"]),
@@ -69,9 +69,26 @@ def test_images_too_small_for_the_net(name, smallest):
     load_recipe(name, [f"ingest.image_size={smallest}"])
 
 
+def test_name_that_is_changed_alone_says_how_to_change_it():
+    with pytest.raises(ConfigError, match=r"weight_decay: unknown key.*momentum") as error:
+        load_recipe("squeezenet", ["train.optimizer.name=sgd"])
+    assert str(error.value).endswith("give it all: train.optimizer={name: sgd, ...}")
+    assert load_recipe("squeezenet", ["train.optimizer={name: sgd}"]).train.optimizer.name == "sgd"
+
+
+def test_large_bounds_are_written_out():
+    with pytest.raises(ConfigError, match=r"expected 0 to 1048576, received -1$"):
+        load_recipe("squeezenet", ["train.ghost_batch_size=-1"])
+
+
 @pytest.mark.parametrize(
     ("name", "assignments", "reason"),
     [
+        (
+            "squeezenet",
+            ["train.ghost_batch_size=33"],
+            "train.ghost_batch_size: .*divisor of the 64",
+        ),
         ("convnet", ["train.crop_size=3"], "train.crop_size: expected at least 16 for convnet"),
         (
             "separable",

@@ -163,6 +163,37 @@ class TestChecks:
         assert code == 2
         assert "image cpu was built and not pushed" in err
 
+    def test_what_the_cloud_cannot_read_is_refused(self, fake, here, capsys):
+        lock_images(here, fake)
+        (here / "here.csv").touch()
+        arguments = ["--images", "photos", "--manifest", "here.csv", "--group-column", "author"]
+        arguments += ["--previous", "data/examples", "--set", "model.weights=weights.h5"]
+        code, _, err = run(capsys, *SUBMIT, *arguments)
+        assert code == 2
+        assert len(err.splitlines()) == 1
+        for name, place in (
+            ("--images", "photos"),
+            ("--manifest", "here.csv"),
+            ("--previous", "data/examples"),
+            ("model.weights", "weights.h5"),
+        ):
+            assert f"{name}: expected a place in gs://, which the backend can read" in err
+            assert f"received '{place}'" in err
+        assert fake.requests == []
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["--images", "synthetic://flowers?per_class=60"],
+            ["--images", "gs://bucket/photos", "--manifest", "M.csv", "--group-column", "author"],
+            ["--set", "model.weights=gs://bucket/model"],
+        ],
+    )
+    def test_what_the_cloud_can_read_is_taken(self, fake, here, capsys, arguments):
+        lock_images(here, fake)
+        code, _, err = run(capsys, *SUBMIT, *arguments)
+        assert (code, err) == (0, ""), err
+
     def test_mistakes_in_all_files_are_one_list(self, fake, here, capsys):
         arguments = ["submit", "--images", "", "--config", "vertex.yaml", "--region", "mars-west1"]
         code, _, err = run(

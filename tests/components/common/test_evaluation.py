@@ -88,10 +88,10 @@ def test_class_that_was_never_taken_has_no_precision(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"accuracy": "0.9"}, "accuracy: expected float, received '0.9'"),
-        ({"accuracy": None}, "accuracy: expected float, received None"),
-        ({"examples": 50.5}, "examples: expected int, received 50.5"),
-        ({"confusion": [[1, 0.5]]}, r"confusion\[0\]\[1\]: expected int, received 0.5"),
+        ({"accuracy": "0.9"}, "accuracy: expected a number, received '0.9'"),
+        ({"accuracy": None}, "accuracy: expected a number, received None"),
+        ({"examples": 50.5}, "examples: expected a whole number, received 50.5"),
+        ({"confusion": [[1, 0.5]]}, r"confusion\[0\]\[1\]: expected a whole number, received 0.5"),
         ({"class_names": "abc"}, "class_names: expected a list, received 'abc'"),
         ({"f1": 0.9}, "f1: unknown key"),
         ({"classes": [{"name": "a"}]}, r"classes\[0\]\.examples: missing"),

@@ -89,3 +89,15 @@ def test_nothing_is_left_of_a_run_that_failed(photos_folder: Path, tmp_path: Pat
 def test_flag_that_beam_does_not_know_is_refused(tmp_path: Path, flag: str) -> None:
     with pytest.raises(ConfigError, match=f"Beam does not know {flag}"):
         BeamRunner([*DIRECT, flag], str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--runner=NoSuchRunner"], "NoSuchRunner"),
+        (["--runner=DataflowRunner", "--region=x", "--temp_location=gs://x/y"], "project"),
+    ],
+)
+def test_runner_that_cannot_run_is_refused(tmp_path: Path, flags: list[str], reason: str) -> None:
+    with pytest.raises(ConfigError, match=f"^Beam: .*{reason}"):
+        BeamRunner(flags, str(tmp_path))

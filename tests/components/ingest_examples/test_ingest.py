@@ -468,8 +468,12 @@ def test_class_of_two_photos_is_refused(photos_folder: Path, tmp_path: Path) -> 
     (root / "rare").mkdir()
     for number in range(2):
         (root / "rare" / f"{number}.jpg").write_bytes(encode(draw_photo(0, 2_000 + number)))
-    with pytest.raises(DataError, match=r"class 'rare' has 2 usable photos, .* in every split"):
+    reason = r"class 'rare' has 2 usable photos, .* in every split; .* \(some {} are enough\)"
+    with pytest.raises(DataError, match=reason.format(70)):
         run(root, tmp_path / "output")
+    # The fewer are held out, the more it takes.
+    with pytest.raises(DataError, match=reason.format(140)):
+        run(root, tmp_path / "other", validation_fraction=0.05)
 
 
 def test_class_without_photos_is_refused(photos_folder: Path, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def texts(*values: bytes) -> tf.train.Feature:
         ),
         pytest.param(
             lambda: changed(**{"class": ints(0, 1)}),
-            "feature 'class': expected 1 values, got 2",
+            "feature 'class': expected 1 values, received 2",
             id="two classes",
         ),
         pytest.param(

@@ -150,7 +150,7 @@ def test_more_photos_are_accepted(photos_folder: Path, earlier: Path, tmp_path: 
         (None, "cannot be read .No such file or directory.; expected the examples folder"),
         ("nonsense", "not a data set description"),
         ("[]", "not a data set description"),
-        ('{"split_rule": {"salt": 1}}', "split_rule: salt: expected str"),
+        ('{"split_rule": {"salt": 1}}', "split_rule: salt: expected text"),
     ],
 )
 def test_previous_that_is_none_is_refused(

@@ -170,7 +170,9 @@ def test_jpeg_quality_is_as_documented() -> None:
 
 def test_unknown_class_says_what_was_expected_and_received() -> None:
     """One clear line."""
-    with pytest.raises(ValueError, match=r"expected one of daisy, .*tulips; got 'orchid'") as error:
+    with pytest.raises(
+        ValueError, match=r"expected one of daisy, .*tulips; received 'orchid'"
+    ) as error:
         render_flower("orchid", 0, 0)
     assert "\n" not in str(error.value)
 
