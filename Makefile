@@ -20,7 +20,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile submit test lint types unit test-distributed test-docker test-docker-tpu test-faults test-browser test-hostile tpu-check test-tpu-check damage kills endurance audit sbom format lock image smoke clean
+.PHONY: help run compile submit test lint types unit test-distributed test-docker test-docker-tpu test-faults test-browser test-hostile tpu-check test-tpu-check damage kills endurance audit sbom reference format lock image smoke clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -103,6 +103,9 @@ audit: sbom ## Look for known vulnerabilities of what the images hold; needs the
 		$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r $(LOCKS)/$$image.txt \
 			|| exit 1; \
 	done
+
+reference: $(VENV)/dev.installed ## Write docs/recipes.md anew, of the code
+	@$(BIN)/python -m pipelines.recipe_reference > docs/recipes.md
 
 format: $(VENV)/dev.installed ## Format the code
 	$(BIN)/ruff format

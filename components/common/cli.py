@@ -47,11 +47,7 @@ def config_options(cls: type, **defaults: Any) -> Callable[[Function], Function]
 
 
 def _options(cls: type, defaults: dict[str, Any]) -> typing.Iterator[click.Option]:
-    hints = typing.get_type_hints(cls)
-    texts = {
-        parameter.arg_name: " ".join((parameter.description or "").split())
-        for parameter in docstring_parser.parse(cls.__doc__ or "").params
-    }
+    hints, texts = typing.get_type_hints(cls), field_texts(cls)
     for field in dataclasses.fields(typing.cast(Any, cls)):
         kind = _SCALARS.get(hints[field.name])
         yield click.Option(
@@ -63,6 +59,14 @@ def _options(cls: type, defaults: dict[str, Any]) -> typing.Iterator[click.Optio
             help=texts[field.name] + _shown_default(defaults.get(field.name, field.default)),
             **{"default": defaults[field.name]} if field.name in defaults else {},
         )
+
+
+def field_texts(cls: type) -> dict[str, str]:
+    """What the `Attributes` of a dataclass's own docstring say of each."""
+    return {
+        parameter.arg_name: " ".join((parameter.description or "").split())
+        for parameter in docstring_parser.parse(cls.__doc__ or "").params
+    }
 
 
 def _shown_default(default: Any) -> str:

@@ -227,7 +227,7 @@ class HeadConfig:
     """The first phase of fine-tuning, in which only the head learns.
 
     Attributes:
-        epochs: Passes over the train split, before those of `TrainConfig`.
+        epochs: Passes over the train split, before those in which more learns.
         schedule: The learning rate over the steps of this phase.
     """
 
@@ -250,12 +250,12 @@ class TrainConfig:
         batch_per_replica: Examples per step on each replica, so that the batch grows with their
             number; 0 where `global_batch_size` is given.
         optimizer: How gradients become steps.
-        head: A first phase in which only the head learns; None for none.
+        head: A first phase in which only the head learns; left out for none.
         fine_tune_at: Name of the first layer that learns, once more than the head does; those
             before it keep their weights and statistics, which saves their part of the backward
             pass. Empty for all.
         label_smoothing: Share of the target spread evenly over all classes.
-        policy: Augmentation applied anew in every epoch; None for none.
+        policy: Augmentation applied anew in every epoch; left out for none.
         crop_size: Side of the augmented images that training sees, in pixels; 0 for that of the
             examples. Smaller crops train faster, and what fills a crop of a photo is larger than
             in the whole photo, so smaller crops also fit better to whole photos.
