@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -79,14 +79,21 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def take_config(cls: type[T], arguments: dict[str, Any]) -> T:
+def take_config(
+    cls: type[T], arguments: dict[str, Any], section: Mapping[str, Any] | None = None
+) -> T:
     """Takes the flags that `config_options` added out of a command's arguments.
+
+    Args:
+        cls: The dataclass.
+        arguments: Those of the command; the flags are taken out.
+        section: Values of a recipe, for flags that are not given.
 
     Raises:
         ConfigError: A value is wrong.
     """
     hints = typing.get_type_hints(cls)
-    values = {}
+    values = dict(section or {})
     for field in dataclasses.fields(typing.cast(Any, cls)):
         value = arguments.pop(field.name)
         if value is not None:

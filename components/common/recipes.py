@@ -4,11 +4,17 @@ Recipes are data that lie beside the pipeline; a step that is run by hand finds 
 names as `flowers run` does.
 """
 
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, TypeVar
 
+import click
+
+from components.common.config import read_mapping
 from components.common.errors import ConfigError
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 # One section per step that has something to set; a test compares them with `Recipe`.
 SECTIONS = ("ingest", "augment", "model", "train", "gate", "export", "deploy")
 _FOLDER = files("pipelines") / "recipes"
@@ -37,3 +43,30 @@ def recipe_path(name_or_path: str) -> str:
             f"--recipe {name_or_path}: expected one of {', '.join(names)}, or a YAML file"
         )
     return name_or_path
+
+
+def recipe_option(section: str) -> Callable[[Function], Function]:
+    """Adds `--recipe` to the command of a step that one section of a recipe says all of."""
+    return click.option(
+        "--recipe",
+        metavar="NAME|FILE",
+        help=f"Takes what its section {section} says where no flag says otherwise.",
+    )
+
+
+def recipe_section(name_or_path: str | None, section: str) -> dict[str, Any]:
+    """A section of a recipe, as it stands there; nothing without a recipe.
+
+    Raises:
+        ConfigError: There is no such recipe, or it has no such section.
+    """
+    if name_or_path is None:
+        return {}
+    content = read_mapping(recipe_path(name_or_path))
+    found = content.get(section)
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"--recipe {name_or_path}: expected a section {section} with keys, received "
+            f"{', '.join(map(str, content)) or 'nothing'}"
+        )
+    return found

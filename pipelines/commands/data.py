@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from components.common.cli import PATH, config_options, take_config
+from components.common.recipes import recipe_option, recipe_section
 from components.ingest_examples.config import IngestConfig, PhotosConfig
 
 LOCAL = "local"
@@ -36,6 +37,7 @@ def fetch(output: Path) -> None:
 )
 @config_options(PhotosConfig)
 @click.option("--output", required=True, help="Folder or gs://BUCKET/NAME to make.")
+@recipe_option("ingest")
 @config_options(IngestConfig)
 @click.option(
     "--runner",
@@ -56,6 +58,7 @@ def ingest(
     context: click.Context,
     /,
     output: str,
+    recipe: str | None,
     runner: str,
     scratch: str | None,
     workers: int,
@@ -67,7 +70,7 @@ def ingest(
     made them.
     """
     photos = take_config(PhotosConfig, arguments)
-    config = take_config(IngestConfig, arguments)
+    config = take_config(IngestConfig, arguments, recipe_section(recipe, "ingest"))
     beam_flags = context.args
     if runner == LOCAL:
         if beam_flags:

@@ -369,6 +369,11 @@ def test_command_exits_with_0_when_the_gate_opens(tmp_path: Path) -> None:
         (["--threshold", "0.91"], "test accuracy 90.00 % is below the threshold of 91.00 %"),
         (["--threshold", "nan"], "the threshold is nan: expected"),
         ([], "no threshold is set: expected"),
+        (["--recipe", "xception"], "test accuracy 90.00 % is below the threshold of 95.00 %"),
+        (
+            ["--recipe", "xception", "--threshold", "0.92"],
+            "test accuracy 90.00 % is below the threshold of 92.00 %",
+        ),
     ],
 )
 def test_command_exits_with_3_when_the_gate_is_closed(
