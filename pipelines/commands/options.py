@@ -12,20 +12,24 @@ from components.common.errors import ConfigError
 SYNTHETIC = "synthetic://flowers"
 
 
-def recipe_options(function: Any) -> Any:
-    """Adds `--recipe` and `--set`."""
+FOR_PHOTOS = "squeezenet"
+
+
+def recipe_options(
+    function: Any, default: str = f"quick for synthetic flowers, else {FOR_PHOTOS}"
+) -> Any:
+    """Adds `--recipe` and `--set`; the default is what the help says is taken without."""
     function = click.option(
         "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="E.g. train.epochs=5."
     )(function)
-    return click.option(
-        "--recipe",
-        help="Name of a recipe, or a file.  [quick for synthetic flowers, else squeezenet]",
-    )(function)
+    return click.option("--recipe", help=f"Name of a recipe, or a file.  [{default}]")(function)
 
 
 def recipe_name(recipe: str | None, images: str) -> str:
     """The recipe that was named, or the one that fits the photos."""
-    return recipe or ("quick" if images.startswith(SYNTHETIC) else "squeezenet")
+    if recipe is not None:
+        return recipe
+    return "quick" if images.startswith(SYNTHETIC) else FOR_PHOTOS
 
 
 # Backend -> flags that go before its target file.

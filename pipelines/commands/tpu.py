@@ -1,11 +1,12 @@
 """`flowers tpu`: what a TPU needs and costs, before one is paid for."""
 
+import functools
 from pathlib import Path
 
 import click
 
 from components.common.cli import PATH
-from pipelines.commands.options import recipe_options
+from pipelines.commands.options import FOR_PHOTOS, recipe_options
 
 
 @click.group()
@@ -14,12 +15,12 @@ def tpu() -> None:
 
 
 @tpu.command()
-@recipe_options
+@functools.partial(recipe_options, default=FOR_PHOTOS)
 @click.option("--topology", required=True, help="Generation and topology, e.g. v5e:2x4.")
 @click.option(
     "--batch-per-core",
     type=click.IntRange(1),
-    help="Images a core.  [train.global_batch_size of the recipe over the cores]",
+    help="Images a core.  [the batch of the recipe over the cores]",
 )
 @click.option("--classes", type=click.IntRange(2), default=5, show_default=True)
 @click.option(
@@ -61,7 +62,7 @@ def check(
     from pipelines.tpu_check.prices import load_prices
     from pipelines.tpu_check.report import as_data, as_text
 
-    name = recipe or "squeezenet"
+    name = FOR_PHOTOS if recipe is None else recipe
     where, loaded = parse_slice(topology), load_recipe(name, assignments)
     price = load_prices(prices).get(where.generation)
     batch = batch_per_core or batch_of(loaded, where)
