@@ -12,6 +12,8 @@ IMAGES := cpu gpu deploy serve tpu tpu-tf
 ARGS ?=
 # How many times make kills kills.
 KILLS ?= 20
+# How many photos make damage damages; a quarter as many shards.
+DAMAGED ?= 2400
 # How many runs in a row make endurance makes.
 RUNS ?= 50
 # Docker's client, for the targets that build or run images.
@@ -86,8 +88,8 @@ kills: $(VENV)/dev.installed ## Kill steps and runs KILLS=20 times; take disk, m
 endurance: $(VENV)/dev.installed ## RUNS=50 runs in one process, and eight at once in one folder
 	$(BIN)/pytest -m endurance tests/test_endurance.py --runs=$(RUNS) --timeout=7200 $(ARGS)
 
-damage: $(VENV)/dev.installed ## Ingest 2,400 damaged photos and 600 damaged shards
-	$(BIN)/pytest tests/components/ingest_examples/test_damage.py --damaged-inputs=2400 \
+damage: $(VENV)/dev.installed ## Ingest DAMAGED=2400 damaged photos, and a quarter as many shards
+	$(BIN)/pytest tests/components/ingest_examples/test_damage.py --damaged-inputs=$(DAMAGED) \
 		--override-ini=timeout=900
 
 sbom: $(AUDIT)/audit.installed ## Write a bill of materials of each image to build/sbom

@@ -31,7 +31,7 @@ import simplejpeg
 from PIL import Image
 
 from components.ingest_examples.config import IngestConfig, PhotosConfig
-from components.ingest_examples.photos import encode, fill, perceptual_hash
+from components.ingest_examples.photos import encode, perceptual_hash, to_square
 from components.ingest_examples.splits import NEAR_DUPLICATE_BITS
 
 CORES = os.cpu_count() or 1
@@ -85,7 +85,7 @@ def bare_loop(jpegs: Sequence[bytes], size: int) -> float:
     """Decodes, resizes and encodes; seconds of one process."""
     began = time.perf_counter()
     for jpeg in jpegs:
-        encode(fill(simplejpeg.decode_jpeg(jpeg), size))
+        encode(to_square(simplejpeg.decode_jpeg(jpeg), size))
     return time.perf_counter() - began
 
 

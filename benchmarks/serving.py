@@ -208,7 +208,8 @@ def bare(model: Path, photos: Path) -> None:
 
     bench = _Bench(model, photos, 256)
     with saved_model_at(str(model)) as folder:
-        size = json.loads((folder / "assets.extra/flowers.json").read_text())["image_size"]
+        metadata = json.loads((folder / "assets.extra/flowers.json").read_text())
+        square = metadata["image_size"], metadata["resize"]
         net = keras.models.load_model(folder.parent / _keras_file(folder), compile=False)
     graph = tf.function(lambda images: net(images, training=False))
     ways: dict[str, Callable[[Any], Any]] = {
@@ -223,7 +224,7 @@ def bare(model: Path, photos: Path) -> None:
             began = time.perf_counter()
             for _ in range(rounds):
                 for batch in batches:
-                    images = np.stack([decode_square(photo, size) for photo in batch])
+                    images = np.stack([decode_square(photo, *square) for photo in batch])
                     way(tf.constant(images)).numpy()
             speeds[name] = rounds * len(bench.photos) / (time.perf_counter() - began)
     _show("bare loop, eager and as a graph", f"{speeds['eager']:.0f}, {speeds['graph']:.0f}")

@@ -40,6 +40,7 @@ def graph_with(
         test_fraction: float,
         max_reject_fraction: float,
         split_salt: str,
+        resize: str,
         augment_copies: int,
         augment_seed: int,
         augment_policy: dict,
@@ -72,6 +73,7 @@ def graph_with(
             test_fraction=test_fraction,
             max_reject_fraction=max_reject_fraction,
             split_salt=split_salt,
+            resize=resize,
         )
         # The photos may have changed under the same name: it has to look, in every run.
         ingested.set_caching_options(cache_photos)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from components.common.evaluation import ClassScore, Evaluation, wilson_interval
+from components.common.resizing import CROP
 
 CLASS_NAMES = ("circles", "squares", "stripes")
 Stages = Sequence[Sequence[Sequence[int]]]
@@ -105,6 +106,7 @@ def make_dataset(
     image_size: int = 32,
     counts: Mapping[str, int] | None = None,
     train_shards: int = 2,
+    resize: str = CROP,
 ) -> Path:
     """Makes a data set folder as `ingest_examples` does and returns it.
 
@@ -114,6 +116,7 @@ def make_dataset(
         image_size: Side of the images, in pixels.
         counts: Examples per split; no image is in two of them.
         train_shards: Shards of the train split; the others have one.
+        resize: How photos became squares, as `dataset.json` says.
     """
     from components.common.dataset import Dataset, save_dataset
 
@@ -127,7 +130,8 @@ def make_dataset(
         write_split(path / split, payloads, train_shards if split == "train" else 1)
         first += count
     fingerprint = hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
-    save_dataset(Dataset(path, names, image_size, counts, fingerprint), path)
+    dataset = Dataset(path, names, image_size, counts, fingerprint, resize=resize)
+    save_dataset(dataset, path)
     return path
 
 
@@ -179,6 +183,7 @@ def make_model(path: Path, dataset_path: Path, stages: Stages | None = None) -> 
         data_fingerprint=dataset.fingerprint,
         architecture=config.name,
         parameters=model.count_params(),
+        resize=dataset.resize,
     )
     path.mkdir(parents=True)
     save_model(model, metadata, path)
@@ -196,18 +201,19 @@ def bless(evaluation: Path, verdict: Path) -> Path:
     return verdict
 
 
-def make_export(folder: Path, **config: Any) -> Path:
+def make_export(folder: Path, resize: str = CROP, **config: Any) -> Path:
     """Makes a data set, an untrained model and its export in a folder; returns the SavedModel.
 
     Args:
         folder: One that exists.
+        resize: How photos become squares.
         config: Keys of `ExportConfig`.
     """
     from components.evaluate_model.evaluate import evaluate
     from components.export_model.config import ExportConfig
     from components.export_model.export import Outputs, export
 
-    examples = make_dataset(folder / "examples")
+    examples = make_dataset(folder / "examples", resize=resize)
     model = make_model(folder / "model", examples)
     evaluation = folder / "evaluation.json"
     evaluate(examples, model, evaluation, folder / "evaluation.html")

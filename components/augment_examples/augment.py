@@ -56,7 +56,9 @@ def augment(
         progress(STEP, "examples", count) as shown,
     ):
         output.mkdir()
-        writer = DatasetWriter(output, source.class_names, source.image_size, source.fingerprint)
+        writer = DatasetWriter(
+            output, source.class_names, source.image_size, source.fingerprint, source.resize
+        )
         samples = Samples()
         versions = _versions(shards, source, config, workers)
         for index, shard in enumerate(shards):

@@ -14,6 +14,7 @@ from pathlib import Path
 from components.common.config import build, read_mapping, to_json
 from components.common.errors import DataError, UserError
 from components.common.files import DATASET_FILE
+from components.common.resizing import CROP
 from components.common.tfrecords import shard_count, shard_name, write_shard
 
 SPLITS = ("train", "validation", "test")
@@ -50,6 +51,7 @@ class Dataset:
             photos with the same options have the same fingerprint wherever they were read.
         split_rule: What divided it; None where another step made it.
         source_fingerprint: Fingerprint of the data set it was made from; empty for one of photos.
+        resize: How photos became squares; see `components.common.resizing`.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class Dataset:
     fingerprint: str
     split_rule: SplitRule | None = None
     source_fingerprint: str = ""
+    resize: str = CROP
 
     def shards(self, split: str) -> list[Path]:
         """The shards of a split, in order.
@@ -108,11 +111,13 @@ class DatasetWriter:
         class_names: tuple[str, ...],
         image_size: int,
         source_fingerprint: str = "",
+        resize: str = CROP,
     ) -> None:
         self._folder = folder
         self._class_names = class_names
         self._image_size = image_size
         self._source_fingerprint = source_fingerprint
+        self._resize = resize
         self._counts: Counter[str] = Counter()
         self._digests: list[tuple[str, bytes]] = []
 
@@ -146,6 +151,7 @@ class DatasetWriter:
             dict(self._counts),
             fingerprint(self._digests),
             source_fingerprint=self._source_fingerprint,
+            resize=self._resize,
         )
         save_dataset(dataset, self._folder)
         return dataset

@@ -7,6 +7,7 @@ static shapes.
 import tensorflow as tf
 
 from components.common import exif
+from components.common.resizing import CROP, STRETCH
 
 
 def decode_jpeg(jpeg: tf.Tensor) -> tf.Tensor:
@@ -52,16 +53,19 @@ def encode_jpeg(image: tf.Tensor) -> tf.Tensor:
     return tf.io.encode_jpeg(image, quality=95, chroma_downsampling=False)
 
 
-def fill(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Crops the centre square and resizes it, aspect kept, antialiased.
+def to_square(image: tf.Tensor, size: int, resize: str = CROP) -> tf.Tensor:
+    """Makes an image a square of one size, antialiased.
 
     Args:
         image: `uint8` [height, width, 3].
         size: Side of the result, in pixels.
+        resize: How; see `components.common.resizing`.
 
     Returns:
         `uint8` [size, size, 3]. An image that has this size already is returned bit for bit.
     """
+    if resize == STRETCH:
+        return _resize(image, size)
     shape = tf.shape(image)
     side = tf.minimum(shape[0], shape[1])
     top, left = (shape[0] - side) // 2, (shape[1] - side) // 2

@@ -10,6 +10,7 @@ from pathlib import Path
 from components.common.config import build, read_mapping
 from components.common.errors import DataError, UserError
 from components.common.files import file_digest
+from components.common.resizing import CROP
 
 MODEL_FILE = "model.keras"
 METADATA_FILE = "model.json"
@@ -27,6 +28,7 @@ class ModelMetadata:
         parameters: Number of weights.
         digest: SHA-256 of the Keras file, in hexadecimal; `save_model` fills it in.
         augmented_fingerprint: Fingerprint of the augmented copy of that data set.
+        resize: How its photos became squares; see `components.common.resizing`.
     """
 
     class_names: tuple[str, ...]
@@ -36,6 +38,7 @@ class ModelMetadata:
     parameters: int
     digest: str = ""
     augmented_fingerprint: str = ""
+    resize: str = CROP
 
 
 def load_metadata(folder: Path) -> ModelMetadata:

@@ -11,6 +11,7 @@ from components.common.evaluation import Evaluation, load_evaluation, percent
 from components.common.lineage import saved_model_digest
 from components.common.outputs import staged
 from components.common.progress import say
+from components.common.resizing import CROP
 from components.common.verdict import Verdict, require_blessing
 from components.deploy_model.champion import Comparison, compare
 from components.deploy_model.config import DeployConfig
@@ -151,7 +152,7 @@ def decide_and_roll_out(
         return Deployment(version, version, True, "it is the champion already", None)
     comparison = None
     if champion is not None:
-        comparison = _compare(registry, champion, answers, photos, config, predict)
+        comparison = _compare(registry, champion, candidate, answers, photos, config, predict)
         if not comparison.better:
             return Deployment(version, champion, False, comparison.reason, comparison)
     chosen = range(0, len(photos), max(1, len(photos) // config.probes))[: config.probes]
@@ -167,6 +168,12 @@ def decide_and_roll_out(
     return Deployment(version, version, True, reason, comparison)
 
 
+def _resize_of(saved_model: Path) -> str:
+    """How photos became the squares that a model learnt from; what does not say knew one way."""
+    file = saved_model / _METADATA_FILE
+    return str(read_mapping(str(file)).get("resize", CROP)) if file.is_file() else CROP
+
+
 def _right(answers: Sequence[Prediction], photos: Sequence[Photo]) -> list[bool]:
     return [answer.label == photo.class_name for answer, photo in zip(answers, photos, strict=True)]
 
@@ -174,6 +181,7 @@ def _right(answers: Sequence[Prediction], photos: Sequence[Photo]) -> list[bool]
 def _compare(
     registry: Registry,
     champion: str,
+    candidate: Candidate,
     answers: Sequence[Prediction],
     photos: Sequence[Photo],
     config: DeployConfig,
@@ -182,6 +190,13 @@ def _compare(
     """Scores the champion in this run, on the photos that the challenger was scored on."""
     with registry.artifact(champion) as saved_model:
         former = predict(saved_model, [photo.jpeg for photo in photos])
+        learnt, asked = _resize_of(saved_model), _resize_of(candidate.saved_model)
+    if learnt != asked:
+        say(
+            STEP,
+            f"note: the champion learnt from photos with ingest.resize {learnt} and is asked about "
+            f"the test photos as this run has them, with {asked}, which may cost it a little",
+        )
     lost = former[0].probabilities.keys() - answers[0].probabilities.keys()
     if lost:
         raise ConfigError(

@@ -87,7 +87,7 @@ def evaluate(examples: Path, model: Path, evaluation: Path, report: Path) -> Eva
         The evaluation.
 
     Raises:
-        DataError: An input is damaged, or the model knows other classes or another image size.
+        DataError: An input is damaged, or the model knows other classes or other squares.
         FlowersError: The model gives no finite probabilities.
     """
     dataset = load_dataset(examples)
@@ -117,7 +117,7 @@ def evaluate(examples: Path, model: Path, evaluation: Path, report: Path) -> Eva
 
 
 def _check(dataset: Dataset, metadata: ModelMetadata) -> None:
-    for name in ("class_names", "image_size"):
+    for name in ("class_names", "image_size", "resize"):
         expected, received = getattr(metadata, name), getattr(dataset, name)
         if expected != received:
             raise DataError(

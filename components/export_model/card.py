@@ -14,6 +14,7 @@ from components.common.dataset import Dataset
 from components.common.errors import UserError
 from components.common.evaluation import Evaluation, class_intervals, percent
 from components.common.model_files import ModelMetadata
+from components.common.resizing import STRETCH
 from components.export_model.checks import FormatCheck
 from components.export_model.config import ExportConfig, Origin
 from components.export_model.photos import PhotoRights
@@ -54,17 +55,19 @@ def make_card(
         model: Model folder, whose history tells which epoch was kept.
     """
     names = list(metadata.class_names)
+    where = "" if metadata.resize == STRETCH else "the middle of "
     return {
         "name": f"{metadata.architecture}, {len(names)} classes",
         "model": {
             "architecture": metadata.architecture,
             "parameters": metadata.parameters,
             "image_size": metadata.image_size,
+            "resize": metadata.resize,
             "class_names": names,
             "sha256": metadata.digest,
         },
-        "intended_use": config.intended_use or _intended_use(names),
-        "not_for": _not_for(names),
+        "intended_use": config.intended_use or _intended_use(names, where),
+        "not_for": _not_for(names, where),
         "data": {
             "photos": origin.images,
             "fingerprint": dataset.fingerprint,
@@ -104,21 +107,21 @@ def _plain(text: object) -> str:
     return "".join(f"\\{one}" if one in marks else one for one in " ".join(str(text).split()))
 
 
-def _intended_use(names: list[str]) -> str:
+def _intended_use(names: list[str], where: str) -> str:
     return (
         f"Tells photos of {', '.join(names[:-1])} and {names[-1]} from each other, one subject in "
-        "the middle of each photo, taken under conditions like those of the training photos."
+        f"{where}each photo, taken under conditions like those of the training photos."
         if len(names) <= 20
         else f"Tells photos of {len(names)} classes from each other."
     )
 
 
-def _not_for(names: list[str]) -> list[str]:
+def _not_for(names: list[str], where: str) -> list[str]:
     return [
         f"Photos of anything else: the answer is always one of the {len(names)} classes, and a "
         "high probability does not say that it is one of them.",
         "Decisions about health or safety, such as whether a plant may be eaten.",
-        "Photos with several subjects: one answer is given for the middle of the photo.",
+        f"Photos with several subjects: one answer is given for {where}the photo.",
     ]
 
 

@@ -159,7 +159,7 @@ def _write(net: keras.Model, metadata: ModelMetadata, folder: Path) -> None:
 
     def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images = tf.map_fn(
-            lambda encoded: _preprocess(encoded, side),
+            lambda encoded: _preprocess(encoded, side, metadata.resize),
             image_bytes,
             fn_output_signature=tf.TensorSpec([side, side, 3], tf.uint8),
         )
@@ -188,9 +188,9 @@ def _write(net: keras.Model, metadata: ModelMetadata, folder: Path) -> None:
     (folder / EXTRA).mkdir()
 
 
-def _preprocess(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
+def _preprocess(encoded: tf.Tensor, image_size: int, resize: str) -> tf.Tensor:
     """One photo as it is sent -> `uint8` [image_size, image_size, 3], as ingestion does it."""
-    return image_ops.fill(image_ops.decode_image(encoded), image_size)
+    return image_ops.to_square(image_ops.decode_image(encoded), image_size, resize)
 
 
 def _write_others(
@@ -220,6 +220,7 @@ def _write_metadata(
     content: dict[str, Any] = {
         "class_names": metadata.class_names,
         "image_size": metadata.image_size,
+        "resize": metadata.resize,
         "architecture": metadata.architecture,
         "parameters": metadata.parameters,
         "data_fingerprint": metadata.data_fingerprint,

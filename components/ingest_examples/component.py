@@ -18,6 +18,7 @@ def ingest_examples(
     test_fraction: float,
     max_reject_fraction: float,
     split_salt: str,
+    resize: str,
     examples: Output[Dataset],
     report: Output[HTML],
 ) -> None:
@@ -35,6 +36,7 @@ def ingest_examples(
         test_fraction: Share of the groups that goes to test.
         max_reject_fraction: The step fails when more of the photos than this cannot be used.
         split_salt: Another salt gives another division into splits.
+        resize: How a photo becomes a square, `crop` or `stretch`.
         examples: Shards, `dataset.json` and `photos.csv`.
         report: Page about the data.
     """
@@ -48,7 +50,12 @@ def ingest_examples(
 
         photos = PhotosConfig(images, manifest, group_column, previous, new_splits)
         config = IngestConfig(
-            image_size, validation_fraction, test_fraction, max_reject_fraction, split_salt
+            image_size=image_size,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+            max_reject_fraction=max_reject_fraction,
+            split_salt=split_salt,
+            resize=resize,
         )
         from components.ingest_examples.ingest import ingest
 

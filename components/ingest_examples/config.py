@@ -3,8 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from components.common.config import Range, check
+from components.common.config import Range, check, choose
 from components.common.errors import ConfigError
+from components.common.resizing import CROP, RESIZES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,9 @@ class IngestConfig:
         max_reject_fraction: The step fails when more of the photos than this cannot be used;
             duplicates do not count.
         split_salt: Another salt gives another, independent division into splits.
+        resize: How a photo becomes a square: `crop` keeps its middle, `stretch` all of it, and not
+            its aspect; one that is a square stays the same. The finished model does so to whatever
+            it is sent.
     """
 
     image_size: int = 192
@@ -74,9 +78,11 @@ class IngestConfig:
     test_fraction: float = 0.15
     max_reject_fraction: float = 0.01
     split_salt: str = "flowers"
+    resize: str = CROP
 
     def __post_init__(self) -> None:
         check("image_size", self.image_size, Range(16, 1024))
+        choose("resize", self.resize, RESIZES)
         check("validation_fraction", self.validation_fraction, Range(0.01, 0.8))
         check("test_fraction", self.test_fraction, Range(0.01, 0.8))
         held_out = self.validation_fraction + self.test_fraction

@@ -157,7 +157,7 @@ def _ingest(
     runner: Runner,
 ) -> IngestResult:
     """Makes everything but the description of the data set, which comes last."""
-    ledger = _prepare(source, groups, config.image_size, place, runner)
+    ledger = _prepare(source, groups, config, place, runner)
     assign_splits(ledger, config)
     clusters = set_duplicates_aside(ledger)
     _print_rejects(ledger)
@@ -174,6 +174,7 @@ def _ingest(
         {split: len(ledger.in_split(split)) for split in SPLITS},
         fingerprint(ledger.digests()),
         split_rule(photos, config),
+        resize=config.resize,
     )
     names = (tuple(ledger.photos[index].name for index in members) for members in clusters)
     sheet = _contact_sheet(ledger, source.class_names, place)
@@ -188,7 +189,7 @@ def _ingest(
 
 
 def _prepare(
-    source: Listing, groups: Groups | None, image_size: int, place: _Place, runner: Runner
+    source: Listing, groups: Groups | None, config: IngestConfig, place: _Place, runner: Runner
 ) -> Ledger:
     """Prepares all photos, a part at a time, and enters what was found out about each."""
     ledger = Ledger(source.photos, groups)
@@ -198,7 +199,8 @@ def _prepare(
             source.reader,
             tuple(source.photos[start : start + _PHOTOS_PER_PART]),
             source.class_names,
-            image_size,
+            config.image_size,
+            config.resize,
             place.part(number),
         )
         for number, start in enumerate(starts)

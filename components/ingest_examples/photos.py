@@ -28,6 +28,8 @@ from cykooz_resizer import (
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from components.common.resizing import CROP, STRETCH
+
 # A side below this carries no flower; stretched to the size of the model it would only be noise.
 MIN_SIDE = 32
 # Above the largest phone photo sold, and 512 MiB as Pillow holds decoded pixels.
@@ -112,12 +114,13 @@ class Prepared:
     detail: str = ""
 
 
-def prepare(content: bytes | OSError, image_size: int) -> Prepared:
-    """Checks, crops, resizes and encodes one photo.
+def prepare(content: bytes | OSError, image_size: int, resize: str = CROP) -> Prepared:
+    """Checks, resizes and encodes one photo.
 
     Args:
         content: The encoded photo, or why it could not be read.
         image_size: Side of the square result, in pixels.
+        resize: How it becomes a square; see `components.common.resizing`.
 
     Returns:
         The photo made ready, or with the reason why it was rejected. Never raises for what a file
@@ -138,7 +141,7 @@ def prepare(content: bytes | OSError, image_size: int) -> Prepared:
         if _is_right(content, header, image_size):
             return Prepared(content, digest, phash, width, height)
         pixels = source.srgb(_reduction(width, height, image_size))
-        jpeg = encode(fill(pixels, image_size))
+        jpeg = encode(to_square(pixels, image_size, resize))
     except RejectedError as rejected:
         return Prepared(sha256=digest, reason=rejected.reason, detail=rejected.detail)
     return Prepared(jpeg, digest, phash, width, height)
@@ -147,6 +150,7 @@ def prepare(content: bytes | OSError, image_size: int) -> Prepared:
 def decode_square(
     content: bytes,
     image_size: int,
+    resize: str = CROP,
     max_pixels: int = MAX_PIXELS,
     formats: Collection[str] | None = None,
 ) -> Pixels:
@@ -155,6 +159,7 @@ def decode_square(
     Args:
         content: The encoded photo.
         image_size: Side of the result, in pixels.
+        resize: How it becomes a square; see `components.common.resizing`.
         max_pixels: Most pixels that its header may name; nothing is decoded above it.
         formats: Formats, as Pillow calls them, that are taken; None for all it reads.
 
@@ -172,7 +177,7 @@ def decode_square(
         raise RejectedError(Reason.NOT_AN_IMAGE, detail)
     source = _Source(content, header)
     width, height = header.size
-    return fill(source.srgb(_reduction(width, height, image_size)), image_size)
+    return to_square(source.srgb(_reduction(width, height, image_size)), image_size, resize)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -452,18 +457,21 @@ def _transform(profile: bytes, mode: str) -> Any:
         return None
 
 
-def fill(pixels: Pixels, size: int) -> Pixels:
-    """Crops the centre square and resizes it, aspect kept, antialiased (bicubic).
+def to_square(pixels: Pixels, size: int, resize: str = CROP) -> Pixels:
+    """Makes an image a square of one size, antialiased (bicubic).
 
-    The exported model does the same to the bytes that it is sent; see `image_ops.fill`.
+    The exported model does the same to the bytes that it is sent; see `image_ops.to_square`.
 
     Args:
         pixels: `uint8` [height, width, 3].
         size: Side of the result, in pixels.
+        resize: How; see `components.common.resizing`.
 
     Returns:
         `uint8` [size, size, 3]. An image that has this size already is returned bit for bit.
     """
+    if resize == STRETCH:
+        return _resize(pixels, size, _CUBIC)
     height, width = pixels.shape[:2]
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2

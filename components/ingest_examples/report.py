@@ -8,11 +8,13 @@ from markupsafe import Markup
 
 from components.common import html
 from components.common.dataset import SPLITS, Dataset
+from components.common.resizing import CROP, STRETCH
 from components.ingest_examples.ledger import IngestResult
 from components.ingest_examples.splits import NEAR_DUPLICATE_BITS
 
 _ROWS = 200
 _SIZE_RANGES = 8
+_SQUARES = {CROP: "the middle of each photo", STRETCH: "all of each photo, stretched"}
 _NAMES = 6
 
 
@@ -33,7 +35,7 @@ def _summary(result: IngestResult, images: str) -> Markup:
         "Read": f"{len(result.ledger)}",
         "Written": f"{result.written}",
         "Rejected": f"{result.rejected.total()}",
-        "Image size": f"{result.dataset.image_size} px",
+        "Image size": f"{result.dataset.image_size} px, {_SQUARES[result.dataset.resize]}",
         "Fingerprint": result.dataset.fingerprint[:12],
     }
     return (
@@ -69,7 +71,7 @@ def _sizes(result: IngestResult) -> Markup:
     small = int((sides < result.dataset.image_size).sum())
     return html.table(["Short side", "Photos", ""], rows, "Short sides of the photos") + (
         html.paragraph(
-            f"{small} of {len(sides)} photos are smaller than the stored size of "
+            f"{small} of {len(sides)} photos have a side below the stored size of "
             f"{result.dataset.image_size} px and were enlarged."
         )
     )

@@ -30,6 +30,7 @@ class PartTask:
         photos: Neighbours in the listing.
         class_names: Every class, in label order.
         image_size: Side of the stored square images, in pixels.
+        resize: How a photo becomes a square.
         place: File to write, the records one after the other.
     """
 
@@ -37,6 +38,7 @@ class PartTask:
     photos: tuple[Photo, ...]
     class_names: tuple[str, ...]
     image_size: int
+    resize: str
     place: str
 
 
@@ -62,13 +64,15 @@ class ShardTask:
 
 
 def prepare_part(task: PartTask) -> list[Row]:
-    """Reads, checks, crops, resizes and encodes photos; a row for each, in order."""
+    """Reads, checks, resizes and encodes photos; a row for each, in order."""
     contents = iter(task.reader.read([photo for photo in task.photos if not photo.damage]))
     labels = {name: label for label, name in enumerate(task.class_names)}
     rows, records, offset = [], [], 0
     for photo in task.photos:
         ready = (
-            _rejected(photo.damage) if photo.damage else prepare(next(contents), task.image_size)
+            _rejected(photo.damage)
+            if photo.damage
+            else prepare(next(contents), task.image_size, task.resize)
         )
         payload = record = b""
         if ready.jpeg:

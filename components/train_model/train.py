@@ -110,7 +110,7 @@ def _check(
     accelerator: Accelerator,
 ) -> None:
     """Finds before anything is built what would end the training."""
-    for name in ("class_names", "image_size"):
+    for name in ("class_names", "image_size", "resize"):
         expected, received = getattr(examples, name), getattr(augmented, name)
         if expected != received:
             raise DataError(
@@ -312,5 +312,6 @@ def _save(
         architecture=config.name,
         parameters=parameters,
         augmented_fingerprint=augmented.fingerprint,
+        resize=examples.resize,
     )
     save_model(bare, metadata, output)

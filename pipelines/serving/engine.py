@@ -92,7 +92,12 @@ class Engine:
     async def _decode(self, photo: bytes) -> np.ndarray:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
-            self._decoders, decode, photo, self.model.image_size, self._config.max_megapixels
+            self._decoders,
+            decode,
+            photo,
+            self.model.image_size,
+            self.model.resize,
+            self._config.max_megapixels,
         )
 
     async def _classify(self, photo: bytes) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from components.common import gcs, storage
 from components.common.config import read_mapping
 from components.common.errors import DataError, UserError
+from components.common.resizing import CROP
 
 _GRAPH = "saved_model.pb"
 _EXTRA = "assets.extra"
@@ -78,6 +79,7 @@ class ServedModel:
     Attributes:
         class_names: Every class, in the order of the probabilities.
         image_size: Side of the square input, in pixels.
+        resize: How a photo becomes such a square; see `components.common.resizing`.
         metadata: What the export wrote down about it.
         card: The model card; empty where the export wrote none.
     """
@@ -99,6 +101,8 @@ class ServedModel:
             self.metadata = read_mapping(str(folder / _EXTRA / "flowers.json"))
             self.class_names: tuple[str, ...] = tuple(self.metadata["class_names"])
             self.image_size = int(self.metadata["image_size"])
+            # Exports had no other way once, and did not name it.
+            self.resize = str(self.metadata.get("resize", CROP))
         # TensorFlow's errors are no OSError; those of a damaged file are many.
         except (OSError, KeyError, ValueError, UserError, tf.errors.OpError) as error:
             reason = " ".join(str(error).split())[:200]

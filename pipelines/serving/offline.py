@@ -91,11 +91,11 @@ def ask(model: ServedModel, places: Iterable[str]) -> Iterator[Answer]:
         remaining = iter(places)
         # Two batches ahead, so that a folder of any size takes the same memory.
         for place in itertools.islice(remaining, 2 * _BATCH):
-            waiting.append((place, pool.submit(_read, place, model.image_size)))
+            waiting.append((place, pool.submit(_read, place, model)))
         while waiting:
             batch = [waiting.popleft() for _ in range(min(_BATCH, len(waiting)))]
             for place in itertools.islice(remaining, len(batch)):
-                waiting.append((place, pool.submit(_read, place, model.image_size)))
+                waiting.append((place, pool.submit(_read, place, model)))
             yield from _answers(model, batch)
 
 
@@ -122,9 +122,9 @@ def _is_bad(read: "concurrent.futures.Future[np.ndarray]") -> bool:
     return error is not None
 
 
-def _read(place: str, image_size: int) -> np.ndarray:
+def _read(place: str, model: ServedModel) -> np.ndarray:
     try:
         content = sys.stdin.buffer.read() if place == STDIN else storage.read(place)
     except OSError as error:
         raise BadPhotoError(f"unreadable: {error.strerror or error}") from error
-    return decode(content, image_size, _MAX_MEGAPIXELS)
+    return decode(content, model.image_size, model.resize, _MAX_MEGAPIXELS)

@@ -12,12 +12,13 @@ class BadPhotoError(Exception):
     """A photo cannot be used; the message says why."""
 
 
-def decode(content: bytes, image_size: int, max_megapixels: float) -> np.ndarray:
+def decode(content: bytes, image_size: int, resize: str, max_megapixels: float) -> np.ndarray:
     """A photo as the model sees it, prepared as the photos it learnt from were.
 
     Args:
         content: The encoded photo.
         image_size: Side of the result, in pixels.
+        resize: How it becomes a square; see `components.common.resizing`.
         max_megapixels: Largest photo by its header.
 
     Returns:
@@ -27,7 +28,7 @@ def decode(content: bytes, image_size: int, max_megapixels: float) -> np.ndarray
         BadPhotoError: Says what is wrong with it.
     """
     try:
-        return decode_square(content, image_size, int(max_megapixels * 1e6), FORMATS)
+        return decode_square(content, image_size, resize, int(max_megapixels * 1e6), FORMATS)
     except RejectedError as error:
         raise BadPhotoError(f"{error.reason}: {error.detail}") from error
     except MemoryError as error:

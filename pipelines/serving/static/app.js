@@ -135,7 +135,7 @@ function bar([name, share]) {
   return row;
 }
 
-// The middle square, upright, which is what the model sees.
+// What the model sees: the photo, upright, stretched to a square or its middle one.
 async function drawPhoto(photo, label) {
   const canvas = byId("photo");
   canvas.setAttribute("aria-label", `Your photo, taken for ${label}`);
@@ -148,7 +148,8 @@ async function drawPhoto(photo, label) {
     return; // The server reads more formats than some browsers do.
   }
   const side = Math.min(image.width, image.height);
-  context.drawImage(image, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, canvas.width, canvas.height);
+  const [width, height] = model.resize === "stretch" ? [image.width, image.height] : [side, side];
+  context.drawImage(image, (image.width - width) / 2, (image.height - height) / 2, width, height, 0, 0, canvas.width, canvas.height);
   image.close();
 }
 

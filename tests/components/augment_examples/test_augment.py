@@ -56,6 +56,12 @@ def image_of(payload: bytes) -> np.ndarray:
     return np.asarray(image.numpy(), np.int64)
 
 
+def test_copy_says_how_photos_became_squares(tmp_path: Path) -> None:
+    examples = make_dataset(tmp_path / "examples", resize="stretch")
+    run(examples, tmp_path / "augmented", copies=0)
+    assert load_dataset(tmp_path / "augmented").resize == "stretch"
+
+
 @pytest.fixture(scope="module")
 def augmented(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The train split of the shared data set, with two copies of each example."""

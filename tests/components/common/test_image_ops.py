@@ -9,6 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from components.common import image_ops
+from components.common.resizing import RESIZES, STRETCH
 from components.ingest_examples import photos
 from components.ingest_examples.synthetic import render_flower, render_jpeg
 from tests.builders import draw_photo, encode
@@ -21,8 +22,8 @@ def photo() -> np.ndarray:
     return np.asarray(draw_photo(1, 1, (SIZE, SIZE)))
 
 
-def test_fill_of_a_square_of_the_right_size_changes_nothing() -> None:
-    assert pixel(image_ops.fill(tf.constant(grey(FOUR)), 4).numpy()) == FOUR
+def test_square_of_the_right_size_stays() -> None:
+    assert pixel(image_ops.to_square(tf.constant(grey(FOUR)), 4).numpy()) == FOUR
 
 
 @pytest.mark.parametrize(
@@ -34,38 +35,48 @@ def test_fill_of_a_square_of_the_right_size_changes_nothing() -> None:
         pytest.param([FOUR[0]], [[20]], id="one row"),
     ],
 )
-def test_fill_keeps_the_centre_square(rows: list[list[int]], expected: list[list[int]]) -> None:
+def test_crop_keeps_the_centre_square(rows: list[list[int]], expected: list[list[int]]) -> None:
     image = grey(rows)
-    filled = image_ops.fill(tf.constant(image), min(image.shape[:2]))
+    filled = image_ops.to_square(tf.constant(image), min(image.shape[:2]))
     assert pixel(filled.numpy()) == expected
 
 
-def test_fill_reduces_with_antialiasing() -> None:
+def test_square_is_reduced_with_antialiasing() -> None:
     # Without it, every second pixel would be taken, and all would be black or all white.
     stripes = grey([[0, 255] * 4] * 8)
-    filled = np.array(pixel(image_ops.fill(tf.constant(stripes), 4).numpy()))
+    filled = np.array(pixel(image_ops.to_square(tf.constant(stripes), 4).numpy()))
     assert np.abs(filled[:, 1:3] - 128).max() <= 2
 
 
 @pytest.mark.parametrize("size", [2, 7])
-def test_fill_keeps_a_plain_colour(size: int) -> None:
+def test_plain_colour_stays(size: int) -> None:
     image = np.full((4, 4, 3), (10, 200, 90), np.uint8)
-    filled = image_ops.fill(tf.constant(image), size).numpy()
+    filled = image_ops.to_square(tf.constant(image), size).numpy()
     assert filled.tolist() == [[[10, 200, 90]] * size] * size
 
 
 @pytest.mark.parametrize("size", [64, 128, 192])
 @pytest.mark.parametrize("class_name", ["daisy", "roses"])
-def test_fill_is_that_of_ingestion(class_name: str, size: int) -> None:
-    flower = render_flower(class_name, 3, 1)
-    ours = image_ops.fill(tf.constant(np.asarray(flower)), size).numpy().astype(np.int64)
-    theirs = photos.fill(np.asarray(flower), size).astype(np.int64)
+@pytest.mark.parametrize("resize", RESIZES)
+def test_square_is_that_of_ingestion(class_name: str, size: int, resize: str) -> None:
+    flower = np.asarray(render_flower(class_name, 3, 1))[: 2 * size // 3]
+    ours = image_ops.to_square(tf.constant(flower), size, resize).numpy().astype(np.int64)
+    theirs = photos.to_square(flower, size, resize).astype(np.int64)
     assert np.abs(ours - theirs).mean() < 0.5
 
 
-def test_fill_has_a_shape_within_a_dataset() -> None:
+@pytest.mark.parametrize(("height", "width"), [(2, 4), (4, 2)])
+def test_stretch_keeps_what_is_at_the_edges(height: int, width: int) -> None:
+    image = grey([[0] * width] * height)
+    image[0, 0], image[-1, -1] = 255, 255
+    whole = image_ops.to_square(tf.constant(image), 64, STRETCH).numpy()
+    assert (whole[0, 0].min(), whole[-1, -1].min()) == (255, 255)
+    assert image_ops.to_square(tf.constant(image), 64).numpy().max() < 255
+
+
+def test_square_has_a_shape_within_a_dataset() -> None:
     images = tf.data.Dataset.from_tensors(np.asarray(draw_photo(0, 0)))
-    filled = images.map(lambda image: image_ops.fill(image, 16))
+    filled = images.map(lambda image: image_ops.to_square(image, 16))
     assert filled.element_spec.shape == (16, 16, 3)
     assert next(iter(filled)).shape == (16, 16, 3)
 
@@ -133,5 +144,5 @@ def test_exported_model_sees_what_ingestion_stores(name: str) -> None:
     content = PHOTOS[name]()
     ready = photos.prepare(content, SIZE)
     stored: Any = image_ops.decode_jpeg(tf.constant(ready.jpeg)).numpy()
-    served: Any = image_ops.fill(image_ops.decode_image(tf.constant(content)), SIZE).numpy()
+    served: Any = image_ops.to_square(image_ops.decode_image(tf.constant(content)), SIZE).numpy()
     assert np.abs(served.astype(int) - stored).mean() < 4

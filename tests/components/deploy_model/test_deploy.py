@@ -99,6 +99,20 @@ class TestFolder:
             assert plain_status(registry)["versions"][0]["aliases"] == ("champion",)
         assert link.readlink().name == "1"
 
+    def test_says_that_the_champion_is_asked_about_other_squares(
+        self, tmp_path, examples, models, capsys
+    ):
+        with open_registry(str(tmp_path / "registry"), "flowers") as registry:
+            deploy_one(registry, examples, models["bad"], tmp_path / "1.json")
+            (file,) = (tmp_path / "registry").rglob("assets.extra/flowers.json")
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"resize": "stretch"}))
+            capsys.readouterr()
+            deploy_one(registry, examples, models["good"], tmp_path / "2.json")
+        assert (
+            "note: the champion learnt from photos with ingest.resize stretch and is asked about "
+            "the test photos as this run has them, with crop"
+        ) in capsys.readouterr().out
+
     def test_worse_model_ends_with_exit_code_3(self, tmp_path, examples, models):
         with open_registry(str(tmp_path / "registry"), "flowers") as registry:
             deploy_one(registry, examples, models["good"], tmp_path / "1.json")

@@ -128,10 +128,17 @@ def test_other_classes_are_refused(tmp_path, model):
     assert not (tmp_path / "evaluation.json").exists()
 
 
-def test_other_image_size_is_refused(tmp_path, model):
-    other = make_dataset(tmp_path / "other", image_size=48)
-    with pytest.raises(DataError, match="image_size of the examples: expected 32"):
-        evaluate(other, model, tmp_path / "evaluation.json", tmp_path / "report.html")
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"image_size": 48}, "image_size of the examples: expected 32 .*, received 48"),
+        ({"resize": "stretch"}, "resize of the examples: expected crop .*, received stretch"),
+    ],
+)
+def test_other_squares_are_refused(tmp_path, model, other, message):
+    examples = make_dataset(tmp_path / "other", **other)
+    with pytest.raises(DataError, match=message):
+        evaluate(examples, model, tmp_path / "evaluation.json", tmp_path / "report.html")
 
 
 def test_probabilities_that_are_no_numbers(tmp_path, examples):

@@ -24,7 +24,7 @@ from components.export_model.export import Outputs, export
 from components.export_model.formats import Written
 from components.export_model.photos import find_rights
 from components.ingest_examples import synthetic
-from components.ingest_examples.photos import fill
+from components.ingest_examples.photos import to_square
 from tests.builders import bless, make_dataset, make_model
 
 # Loads the SavedModel as a user would, and could not find this project if it tried.
@@ -161,7 +161,7 @@ def test_takes_png_too(serve):
 def test_prepares_a_photo_as_ingestion_does(serve, model):
     photo = synthetic.render_flower("sunflowers", 3, 0)
     jpeg = encoded(photo, quality=95, subsampling=0)
-    prepared = fill(np.asarray(Image.open(io.BytesIO(jpeg))), 32)
+    prepared = to_square(np.asarray(Image.open(io.BytesIO(jpeg))), 32)
     expected = load_model(model).predict_on_batch(prepared[np.newaxis])
     received = serve(image_bytes=tf.constant([jpeg]))["probabilities"].numpy()
     np.testing.assert_allclose(received, expected, atol=0.01)
@@ -195,9 +195,33 @@ def make_light_meter(folder, dataset):
     net = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(light))
     net.layers[-1].set_weights([np.array([[50.0, 0.0, -50.0]] * 3), np.array([0.0, -99.0, 0.0])])
     folder.mkdir()
-    metadata = ModelMetadata(dataset.class_names, 32, dataset.fingerprint, "squeezenet", 12)
+    metadata = ModelMetadata(
+        dataset.class_names, 32, dataset.fingerprint, "squeezenet", 12, resize=dataset.resize
+    )
     save_model(net, metadata, folder)
     return folder
+
+
+@pytest.mark.parametrize(("resize", "light"), [("crop", 0.0), ("stretch", 0.75)])
+def test_photo_becomes_a_square_as_its_photos_did(tmp_path, resize, light):
+    dataset = make_dataset(tmp_path / "examples", resize=resize)
+    meter = make_light_meter(tmp_path / "model", load_dataset(dataset))
+    evaluation = tmp_path / "evaluation.json"
+    evaluate(dataset, meter, evaluation, tmp_path / "evaluation.html")
+    outputs = outputs_in(tmp_path)
+    export(dataset, meter, evaluation, blessed(evaluation), outputs, ExportConfig(litert=False))
+    photo = np.full((32, 128, 3), 255, np.uint8)
+    photo[:, 48:80] = 0
+    served = tf.saved_model.load(str(outputs.saved_model)).signatures["serving_default"]
+    content = encoded(Image.fromarray(photo), "PNG")
+    received = served(image_bytes=tf.constant([content]))["probabilities"].numpy()
+    plain = np.full((1, 32, 32, 3), round(255 * light), np.uint8)
+    np.testing.assert_allclose(received, load_model(meter).predict_on_batch(plain), atol=0.02)
+    written = json.loads((outputs.saved_model / "assets.extra" / "flowers.json").read_text())
+    assert written["resize"] == resize
+    line = {"crop": "cropped to its middle square", "stretch": "stretched to a square"}[resize]
+    card = outputs.saved_model / "assets.extra" / "model_card.md"
+    assert f"one photo of any size, {line} and resized to 32 pixels" in card.read_text()
 
 
 def test_model_that_changed_on_the_way_out_is_refused(tmp_path, examples, monkeypatch):
@@ -205,9 +229,7 @@ def test_model_that_changed_on_the_way_out_is_refused(tmp_path, examples, monkey
     meter = make_light_meter(tmp_path / "model", load_dataset(examples))
     evaluate(examples, meter, tmp_path / "evaluation.json", tmp_path / "evaluation.html")
     plain = export_module._preprocess
-    monkeypatch.setattr(
-        export_module, "_preprocess", lambda encoded, size: 255 - plain(encoded, size)
-    )
+    monkeypatch.setattr(export_module, "_preprocess", lambda *arguments: 255 - plain(*arguments))
     config = ExportConfig(litert=False)
     evaluation = tmp_path / "evaluation.json"
     verdict = blessed(evaluation)

@@ -12,6 +12,7 @@ from components.common.dataset import load_dataset
 from components.common.errors import DataError
 from components.common.example_proto import encode_example
 from components.common.examples import parse_features
+from components.common.resizing import CROP
 from components.common.tfrecords import read_shard, write_shard
 from components.ingest_examples.config import IngestConfig, PhotosConfig
 from components.ingest_examples.ingest import ingest
@@ -87,6 +88,7 @@ def test_no_input_hangs(count: int, tmp_path: Path) -> None:
             tuple(source.photos[:1]),
             source.class_names,
             SIZE,
+            CROP,
             str(tmp_path / "part"),
         )
         (row,) = prepare_part(task)
@@ -128,6 +130,7 @@ def test_damaged_shards_lose_no_record_silently(count: int, tmp_path: Path) -> N
                     tuple(source.photos),
                     source.class_names,
                     SIZE,
+                    CROP,
                     str(root / "part"),
                 )
             )

@@ -21,13 +21,14 @@ from PIL import Image
 
 from components.common.dataset import SPLITS, fingerprint, load_dataset
 from components.common.errors import ConfigError, DataError
-from components.common.examples import parse_example
+from components.common.examples import parse_example, parse_features
+from components.common.resizing import RESIZES
 from components.common.tfrecords import read_shard
 from components.ingest_examples import ingest as module
 from components.ingest_examples.config import IngestConfig, PhotosConfig
 from components.ingest_examples.ingest import ingest
 from components.ingest_examples.ledger import Entry, IngestResult
-from components.ingest_examples.photos import Reason, perceptual_hash
+from components.ingest_examples.photos import Reason, perceptual_hash, prepare
 from components.ingest_examples.splits import Fractions, choose_split
 from tests.builders import CLASS_NAMES, draw_photo, encode, make_photos
 
@@ -381,6 +382,19 @@ def test_photo_without_a_row_is_rejected(photos_folder: Path, tmp_path: Path) ->
     assert rejected == [("circles/007.jpg", Reason.NOT_IN_MANIFEST.value)]
 
 
+@pytest.mark.parametrize("resize", RESIZES)
+def test_photos_become_squares_as_asked(photos_folder: Path, tmp_path: Path, resize: str) -> None:
+    result = run(photos_folder, tmp_path, resize=resize)
+    assert load_dataset(result.dataset.path).resize == resize
+    written = [payload for split in SPLITS for payload in payloads(result, split)]
+    expected = {
+        prepare((photos_folder / entry.name).read_bytes(), SIZE, resize).jpeg
+        for entry in result.entries
+        if entry.split
+    }
+    assert {parse_features(payload)[0].numpy() for payload in written} == expected
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -397,6 +411,7 @@ def test_manifest_and_column_go_together(given: dict[str, Any], message: str) ->
     ("options", "message"),
     [
         ({"image_size": 15}, "image_size: expected 16 to 1024, received 15"),
+        ({"resize": "squash"}, "resize: expected one of crop, stretch, received 'squash'"),
         ({"test_fraction": 0.0}, "test_fraction: expected 0.01 to 0.8, received 0"),
         ({"test_fraction": float("nan")}, "test_fraction: expected 0.01 to 0.8, received nan"),
         ({"validation_fraction": 0.9}, "validation_fraction: expected 0.01 to 0.8, received 0.9"),

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
+from components.common.resizing import RESIZES, STRETCH
 from components.ingest_examples import photos
 from components.ingest_examples.photos import (
     MIN_SIDE,
     Reason,
     RejectedError,
     decode_square,
-    fill,
     perceptual_hash,
     prepare,
+    to_square,
 )
 from components.ingest_examples.synthetic import render_flower
 from tests.builders import draw_photo, encode
@@ -155,12 +156,29 @@ def test_same_bytes_are_prepared_alike() -> None:
 def test_centre_square_is_kept(size: tuple[int, int], box: tuple[int, int, int, int]) -> None:
     image = plain("RGB", BLUE, size)
     image.paste(RED, box)
-    assert fill(np.asarray(image), 48).reshape(-1, 3).tolist() == [list(RED)] * 48 * 48
+    assert to_square(np.asarray(image), 48).reshape(-1, 3).tolist() == [list(RED)] * 48 * 48
 
 
-def test_image_of_the_right_size_keeps_every_pixel() -> None:
+@pytest.mark.parametrize("resize", RESIZES)
+def test_image_of_the_right_size_keeps_every_pixel(resize: str) -> None:
     image = draw_photo(0, 0, (SIZE, SIZE))
-    assert fill(np.asarray(image), SIZE).tobytes() == image.tobytes()
+    assert to_square(np.asarray(image), SIZE, resize).tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("size", "half"), [((160, 40), (0, 0, 80, 40)), ((1200, 4800), (0, 0, 1200, 2400))]
+)
+def test_stretching_keeps_the_whole_photo(
+    size: tuple[int, int], half: tuple[int, int, int, int]
+) -> None:
+    image = plain("RGB", BLUE, size)
+    image.paste(RED, half)
+    square = decode_square(encode(image, "PNG"), SIZE, STRETCH)
+    lying = square if size[0] > size[1] else square.swapaxes(0, 1)
+    assert np.abs(lying[:, :15].astype(int) - RED).max() <= 2
+    assert np.abs(lying[:, 17:].astype(int) - BLUE).max() <= 2
+    stored = Image.open(io.BytesIO(prepare(encode(image, "PNG"), SIZE, STRETCH).jpeg))
+    assert np.abs(np.asarray(stored, int) - square).mean() < 6
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -169,7 +187,7 @@ def test_large_photo_is_reduced_first_whatever_decodes_it(mode: str, kind: str) 
     photo = render_flower("daisy", 0, 0).resize((1600, 1200)).convert(mode)
     ready = prepare(encode(photo, kind), SIZE)
     stored_pixels = np.asarray(Image.open(io.BytesIO(ready.jpeg)), np.int64)
-    whole = fill(np.asarray(photo.convert("RGB")), SIZE).astype(np.int64)
+    whole = to_square(np.asarray(photo.convert("RGB")), SIZE).astype(np.int64)
     assert np.abs(stored_pixels - whole).mean() < 4
 
 

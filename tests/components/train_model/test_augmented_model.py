@@ -127,6 +127,20 @@ def test_ghost_batches_by_themselves_learn_as_in_one_step(kind):
     assert np.abs(first.get_weights()[0] - seen[0][0]).max() > 0.01
 
 
+def test_answer_that_is_surely_wrong_is_learnt_from():
+    """A probability too small for a float has a slope all the same: that of its logit."""
+    inputs = layers.Input([24, 24, 3], dtype="uint8")
+    mean = layers.GlobalAveragePooling2D()(layers.Rescaling(0.0)(inputs))
+    net = keras.Model(inputs, layers.Dense(3, "softmax")(mean))
+    net.layers[-1].bias.assign([60.0, 0.0, 0.0])
+    model = augmented_model(net, 24)
+    model.compile(keras.optimizers.SGD(1.0), "categorical_crossentropy")
+    data = tf.data.Dataset.from_tensors(((images(), draws()), tf.one_hot([1] * 4, 3)))
+    history = model.fit(data, shuffle=False, verbose=0).history
+    assert history["loss"][0] == pytest.approx(60.0)
+    np.testing.assert_allclose(net.layers[-1].bias.numpy(), [59.0, 1.0, 0.0], atol=1e-5)
+
+
 def test_has_the_weights_of_the_net(net, tmp_path):
     model = augmented_model(net)
     assert [id(one) for one in model.weights] == [id(one) for one in net.weights]

@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import json
+import shutil
 import socket
 import threading
 import time
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components.ingest_examples.photos import decode_square
+from pipelines.serving.model import ServedModel
+from pipelines.serving.offline import ask
 from tests.builders import draw_photo, encode
 from tests.pipelines.serving.running import running_server
 
@@ -61,6 +65,24 @@ class TestPredict:
         named = json.loads(instances(one)) | {"signature_name": "serving_default"}
         versioned = "/v1/models/flowers/versions/1:predict"
         assert answer(running, json.dumps(named), versioned)[1]["predictions"] == expected
+
+    def test_photo_becomes_a_square_as_the_export_says(self, saved_model, tmp_path):
+        shutil.copytree(saved_model, tmp_path / "stretch")
+        file = tmp_path / "stretch" / "assets.extra" / "flowers.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"resize": "stretch"}))
+        wide = photo(2, (256, 48))
+        (tmp_path / "wide.jpg").write_bytes(wide)
+        received = {}
+        for folder in (saved_model, tmp_path / "stretch"):
+            with running_server(folder) as server:
+                image = decode_square(wide, 32, server.model.resize)
+                expected = server.model.predict(image[np.newaxis])[0]
+                shares = answer(server, wide, headers=RAW)[1]["predictions"][0]["probabilities"]
+            np.testing.assert_allclose(shares, expected, atol=1e-5)
+            (offline,) = ask(ServedModel(folder), [str(tmp_path / "wide.jpg")])
+            assert max(offline.probabilities.values()) == pytest.approx(max(shares), abs=1e-5)
+            received[folder.name] = shares
+        assert np.abs(np.subtract(*received.values())).max() > 0.01
 
     def test_answers_are_in_the_order_of_the_photos(self, running):
         photos = [photo(number) for number in range(12)]
