@@ -40,6 +40,7 @@ def test_description_does_not_hold_its_own_place(tmp_path: Path) -> None:
         "counts",
         "fingerprint",
         "image_size",
+        "resize",
         "source_fingerprint",
         "split_rule",
     ]
