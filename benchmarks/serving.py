@@ -197,6 +197,7 @@ def throughput(model: Path, photos: Path, rounds: int, seconds: int) -> None:
 @_options
 def bare(model: Path, photos: Path) -> None:
     """The bare loop: decode a batch, then `model(x)`, in one process and one thread of ours."""
+    from components.common.resizing import resize_of
     from components.common.step import import_tensorflow_quietly
     from components.ingest_examples.photos import decode_square
     from pipelines.serving.model import saved_model_at
@@ -209,7 +210,7 @@ def bare(model: Path, photos: Path) -> None:
     bench = _Bench(model, photos, 256)
     with saved_model_at(str(model)) as folder:
         metadata = json.loads((folder / "assets.extra/flowers.json").read_text())
-        square = metadata["image_size"], metadata["resize"]
+        square = metadata["image_size"], resize_of(metadata)
         net = keras.models.load_model(folder.parent / _keras_file(folder), compile=False)
     graph = tf.function(lambda images: net(images, training=False))
     ways: dict[str, Callable[[Any], Any]] = {

@@ -201,19 +201,18 @@ def bless(evaluation: Path, verdict: Path) -> Path:
     return verdict
 
 
-def make_export(folder: Path, resize: str = CROP, **config: Any) -> Path:
+def make_export(folder: Path, **config: Any) -> Path:
     """Makes a data set, an untrained model and its export in a folder; returns the SavedModel.
 
     Args:
         folder: One that exists.
-        resize: How photos become squares.
         config: Keys of `ExportConfig`.
     """
     from components.evaluate_model.evaluate import evaluate
     from components.export_model.config import ExportConfig
     from components.export_model.export import Outputs, export
 
-    examples = make_dataset(folder / "examples", resize=resize)
+    examples = make_dataset(folder / "examples")
     model = make_model(folder / "model", examples)
     evaluation = folder / "evaluation.json"
     evaluate(examples, model, evaluation, folder / "evaluation.html")

@@ -4,5 +4,16 @@
 shows it narrower or lower than it is.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 CROP, STRETCH = "crop", "stretch"
 RESIZES = (CROP, STRETCH)
+
+
+def resize_of(metadata: Mapping[str, Any]) -> str:
+    """How a model wants its squares, by the `flowers.json` of its export.
+
+    Exports that do not say were made when there was but one way.
+    """
+    return str(metadata.get("resize", CROP))

@@ -11,7 +11,7 @@ from components.common.evaluation import Evaluation, load_evaluation, percent
 from components.common.lineage import saved_model_digest
 from components.common.outputs import staged
 from components.common.progress import say
-from components.common.resizing import CROP
+from components.common.resizing import resize_of
 from components.common.verdict import Verdict, require_blessing
 from components.deploy_model.champion import Comparison, compare
 from components.deploy_model.config import DeployConfig
@@ -169,9 +169,10 @@ def decide_and_roll_out(
 
 
 def _resize_of(saved_model: Path) -> str:
-    """How photos became the squares that a model learnt from; what does not say knew one way."""
+    """How photos became the squares that a model learnt from."""
     file = saved_model / _METADATA_FILE
-    return str(read_mapping(str(file)).get("resize", CROP)) if file.is_file() else CROP
+    # For a note's sake no deployment ends: what does not say is taken for an old export.
+    return resize_of(read_mapping(str(file)) if file.is_file() else {})
 
 
 def _right(answers: Sequence[Prediction], photos: Sequence[Photo]) -> list[bool]:

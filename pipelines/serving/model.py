@@ -12,7 +12,7 @@ import numpy as np
 from components.common import gcs, storage
 from components.common.config import read_mapping
 from components.common.errors import DataError, UserError
-from components.common.resizing import CROP
+from components.common.resizing import resize_of
 
 _GRAPH = "saved_model.pb"
 _EXTRA = "assets.extra"
@@ -101,8 +101,7 @@ class ServedModel:
             self.metadata = read_mapping(str(folder / _EXTRA / "flowers.json"))
             self.class_names: tuple[str, ...] = tuple(self.metadata["class_names"])
             self.image_size = int(self.metadata["image_size"])
-            # Exports had no other way once, and did not name it.
-            self.resize = str(self.metadata.get("resize", CROP))
+            self.resize = resize_of(self.metadata)
         # TensorFlow's errors are no OSError; those of a damaged file are many.
         except (OSError, KeyError, ValueError, UserError, tf.errors.OpError) as error:
             reason = " ".join(str(error).split())[:200]
