@@ -4,7 +4,7 @@
     python -m benchmarks.recipes throughput --photos DIR --recipe squeezenet
     python -m benchmarks.recipes input --photos DIR
     python -m benchmarks.recipes epoch --photos DIR --recipe squeezenet_lab
-    python -m benchmarks.recipes pages --photos DIR --recipe mobilenet_v2
+    python -m benchmarks.recipes onednn --photos DIR --recipe mobilenet_v2
 
 DIR is a folder of class folders; --manifest and --group-column keep groups in one split. Figures to
 compare are taken side by side in one run. Nothing here passes or fails: machines differ.

@@ -112,7 +112,8 @@ def run(
     """Runs the whole pipeline on this machine.
 
     Exit code 0: the gate is open and the model is exported. 1: a fault of ours. 2: your mistake.
-    3: the gate is closed, or the champion stays. 130: interrupted.
+    3: the gate is closed, or the champion stays. 75: the machine was taken away; --resume goes on.
+    130: interrupted.
     """
     if resume is not None:
         return _resume(resume, output, memory, image_lock)

@@ -29,6 +29,21 @@ $ flowers run --set 'train.optimizer={name: sgd, momentum: 0.9}'
 
 A key that does not exist, a value out of range, and what model and training cannot do together are
 refused before anything starts. This page is made of the code by `make reference`.
+
+**A recipe of your own** begins as a copy of the one that is nearest. `ingest`, `augment`, `model`,
+`train` and `gate` must be there, if only as `ingest: {}`; `deploy` and `export` may be left out:
+
+```console
+$ cp pipelines/recipes/squeezenet.yaml my-recipe.yaml
+$ flowers run --images photos --recipe my-recipe.yaml
+```
+
+**Another backbone** takes other sizes, rates and a number of epochs of its own, so start from a
+recipe that has it, such as `--recipe mobilenet_v2`, and not from `--set model=...`. ImageNet
+weights (`weights: imagenet`) are published for `mobilenet_v2` and `xception` only; weights of your
+own fit every architecture. A new architecture is a dataclass and its entry in
+`components/train_model/architectures.py`, and a module and its entry in
+`components/train_model/models/`; `tests/components/train_model/test_models.py` wants a small one.
 """
 
 
@@ -113,8 +128,10 @@ def _default(field: "dataclasses.Field[Any]") -> str:
     if dataclasses.is_dataclass(value):
         name = getattr(value, "name", "")
         return f"`{{name: {name}}}`" if name else "see below"
-    if value is None or value in {"", ()}:
+    if value is None:
         return "none"
+    if value in {"", ()}:
+        return "empty"
     if isinstance(value, tuple):
         return f"`{list(value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

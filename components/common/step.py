@@ -54,11 +54,15 @@ def require_tensorflow() -> None:
         )
 
 
-def import_tensorflow_quietly() -> None:
+def import_tensorflow_quietly(backend: str = "tensorflow") -> None:
     """Imports TensorFlow without its start-up notes, and with them when the import fails.
 
     The native library writes them to file descriptor 2 whatever the log level, so the descriptor
     itself is turned away. With `TF_CPP_MIN_LOG_LEVEL=0` the user asks to see everything.
+
+    Args:
+        backend: What Keras computes with once it is imported. Training alone has a choice; what it
+            made is read by TensorFlow, whatever `KERAS_BACKEND` says.
 
     Raises:
         ConfigError: It is not installed.
@@ -68,6 +72,7 @@ def import_tensorflow_quietly() -> None:
     # are the faster ones too, and with it comes an allocator that keeps what a training step takes
     # and gives back: the system would clear that memory anew for every step.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ["KERAS_BACKEND"] = backend
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         import tensorflow
 

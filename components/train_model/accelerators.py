@@ -150,11 +150,11 @@ def open_accelerator(
     with preemption.listening(), joined(hosts) as link:
         kind = _choose_kind(config)
         runtime = _choose_runtime(config, kind)
-        _choose_backend(runtime)
+        _check_backend(runtime)
         if not count_tpu_chips():
             # libtpu would ask Google Cloud's metadata server for its chips, for many minutes.
             os.environ.setdefault(_NO_METADATA, "1")
-        import_tensorflow_quietly()
+        import_tensorflow_quietly(runtime)
         opener = _open_jax if runtime == JAX else _open_tensorflow
         found, replicas, strategy = opener(config, kind, link)
         parts = training.ghost_batches(replicas) if training is not None else 1
@@ -205,14 +205,13 @@ def _choose_runtime(config: AcceleratorConfig, kind: str) -> str:
     return runtime
 
 
-def _choose_backend(runtime: str) -> None:
+def _check_backend(runtime: str) -> None:
     loaded = sys.modules.get("keras")
     if loaded is not None and (received := loaded.backend.backend()) != runtime:
         raise ConfigError(
             f"accelerator.runtime: expected {received}, which Keras already runs on in this "
             f"process, received {runtime}; start the step in a process of its own"
         )
-    os.environ[_BACKEND] = runtime
 
 
 def _missing(kind: str, looked_for: str) -> ConfigError:

@@ -253,6 +253,10 @@ class SqueezenetConfig(ModelConfig):
             if expand % 2:
                 raise ConfigError(f"stages: expand: expected an even number, received {expand}")
 
+    def smallest_size(self) -> int:
+        """A patch of the photos, where the first filters come from them."""
+        return self.stem_kernel if self.whitens_stem() else 1
+
     def whitens_stem(self) -> bool:
         """Whether its first filters come from the photos."""
         return self.stem_init == WHITENING and self.weights == NO_WEIGHTS

@@ -67,6 +67,9 @@ def wrap_for_training(
         net = set_batch_norm(net, 0 if frozen else ghosts, replicas, split)
         return AugmentedModel(net, *arguments)
     together = replicas if split and ghosts > 1 else 1
+    if frozen and ghosts % together:
+        # No means are taken, and a ghost batch only keeps the cores of a CPU busy.
+        ghosts = together
     if ghosts % together:
         raise ConfigError(
             "train.ghost_batch_size: expected a divisor of the "

@@ -167,9 +167,9 @@ class ConstantConfig(ScheduleConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WarmupConfig(ScheduleConfig):
-    """A climb to the peak and a fall along half a cosine: `cosine` and `one_cycle`.
+    """Up along a line (`cosine`) or half a cosine (`one_cycle`), down along half a cosine.
 
-    The climb of `cosine` is a line from 0; that of `one_cycle` is half a cosine from `peak / 25`.
+    The climb of `cosine` begins at 0, that of `one_cycle` at `peak / 25`.
 
     Attributes:
         warmup: Share of all steps that the climb takes.
@@ -243,7 +243,7 @@ class TrainConfig:
     """How the model is trained.
 
     Attributes:
-        epochs: Passes over the augmented train split with all weights learning.
+        epochs: Passes over the augmented train split, after those of `head`.
         schedule: The learning rate over the steps of these epochs.
         global_batch_size: Examples per step over all replicas, which have to divide it; 0 where
             `batch_per_replica` is given.
@@ -253,7 +253,8 @@ class TrainConfig:
         head: A first phase in which only the head learns; left out for none.
         fine_tune_at: Name of the first layer that learns, once more than the head does; those
             before it keep their weights and statistics, which saves their part of the backward
-            pass. Empty for all.
+            pass. Empty for all. The net's layers are known where it is built, so that a name that
+            is none of them is refused by the training step.
         label_smoothing: Share of the target spread evenly over all classes.
         policy: Augmentation applied anew in every epoch; left out for none.
         crop_size: Side of the augmented images that training sees, in pixels; 0 for that of the
@@ -274,10 +275,10 @@ class TrainConfig:
             all replicas either way. `frozen` for the means that the first weights came with, which
             stay, while its scales and shifts learn: for fine-tuning.
         ghost_batch_size: Examples over which BatchNorm takes its means, a divisor of the batch, in
-            place of what `batch_norm` says; 0 for that. A batch that is no larger is one ghost
-            batch. On a CPU each is computed by itself, at the same time, which is faster: 64 in
-            two of 32 keep two cores busy. What is kept for later is the mean over all of them.
-            Source: Hoffer et al., "Train longer, generalize better" (2017).
+            place of `global`; 0 for that. A batch that is no larger is one ghost batch. On a CPU
+            each is computed by itself, at the same time, which is faster: 64 in two of 32 keep two
+            cores busy; with `frozen` that is all it does. What is kept for later is the mean over
+            all of them. Source: Hoffer et al., "Train longer, generalize better" (2017).
         steps_per_execution: Most steps that the device does before the host looks at them; the
             largest divisor of the steps per epoch up to that is taken. 0 for 1 on a CPU and 32
             elsewhere. It does not change what comes of a training.

@@ -255,33 +255,35 @@ class Follower(keras.callbacks.Callback):
         """Takes the time."""
         self._epoch = epoch
         self._before = self.checkpoint.position
-        self._step = self._before.step
+        self._seen = self._before.step
         self._began = self._trained = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Ends a training that is hopeless or told to end; saves it every so many steps."""
-        former, self._step = self._step, self._before.step + batch + 1
-        if not self._has_passed(self.most_steps, former) and self._is_within(self._step):
+        step = self._before.step + batch + 1
+        if not self._passes(self.most_steps, step) and self._is_within(step):
             return
+        saves = self._every_steps and self._passes(self._every_steps, step)
+        self._seen = step
         figures = logs or {}
         if not _is_finite(figures["loss"]):
             self.broken_epoch = self._epoch + 1
             self.model.stop_training = True
             return
         # The end of the epoch is saved with its validation.
-        if not self._is_within(self._step):
+        if not self._is_within(step):
             return
         preempted = self.accelerator.any_preempted()
-        if preempted or (self._every_steps and self._has_passed(self._every_steps, former)):
-            means = (self._mean(figures, name, self._step) for name in ("loss", "accuracy"))
-            position = Position(self._epoch, self._step, *means)
+        if preempted or saves:
+            means = (self._mean(figures, name, step) for name in ("loss", "accuracy"))
+            position = Position(self._epoch, step, *means)
             self.checkpoint.save(self.model, position, self.checkpoint.history)
         if preempted:
             self._give_way()
 
-    def _has_passed(self, every: int, former: int) -> bool:
-        """Whether a multiple of so many steps lies between a former step and this one."""
-        return self._step // every > former // every
+    def _passes(self, every: int, step: int) -> bool:
+        """Whether a multiple of so many steps lies between the step last looked at and this one."""
+        return step // every > self._seen // every
 
     def _give_way(self) -> NoReturn:
         """Ends the training with what was saved."""
@@ -289,12 +291,11 @@ class Follower(keras.callbacks.Callback):
             # Host 0 has written the checkpoint before any host leaves, and all leave by themselves.
             self.accelerator.link.gather(None)
             self.accelerator.link.leave()
-        place = f"saved in {self.checkpoint.name}" if self.lasts else "not saved: no --checkpoint"
         position = self.checkpoint.position
-        raise RetryError(
-            f"told to end (SIGTERM) after {position.epoch} epochs and {position.step} steps, "
-            f"{place}; start the same again to go on"
-        )
+        done = f"told to end (SIGTERM) after {position.epoch} epochs and {position.step} steps"
+        if not self.lasts:
+            raise RetryError(f"{done}, which are lost: no --checkpoint; start again with one")
+        raise RetryError(f"{done}, saved in {self.checkpoint.name}; start the same again to go on")
 
     def _is_within(self, step: int) -> bool:
         return step < self._plan.steps_per_epoch

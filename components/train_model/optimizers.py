@@ -121,6 +121,16 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
         broken = ops.cast(ops.logical_not(finite), "float32")
         return context.all_reduce(tf.distribute.ReduceOp.SUM, broken) == 0.0
 
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the scale; the inner optimizer saves its own, which Keras's would save twice."""
+        for index, variable in enumerate(self._variables):
+            store[str(index)] = variable.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` saves."""
+        for index, variable in enumerate(self._variables):
+            variable.assign(store[str(index)])
+
 
 class _AtOnce:
     """Adam's step for one variable in one operation, where there is one."""

@@ -61,7 +61,8 @@ def load_first_weights(
     if config.weights == NO_WEIGHTS:
         return
     if config.weights == IMAGENET:
-        _load_file(model, config, fetch_imagenet(published(config, image_size)))
+        path = fetch_imagenet(published(config, image_size))
+        _load_file(model, config, path, str(path))
         return
     with tempfile.TemporaryDirectory() as scratch:
         path = _local(config.weights, Path(scratch))
@@ -70,7 +71,7 @@ def load_first_weights(
         if path.is_dir():
             _load_model(model, config, path, class_names)
         else:
-            _load_file(model, config, path)
+            _load_file(model, config, path, config.weights)
 
 
 def published(config: ModelConfig, image_size: int) -> Published:
@@ -150,37 +151,44 @@ def _load_model(
     if metadata.architecture != config.name:
         raise ConfigError(
             f"model.weights: expected weights of {config.name}, received a model of "
-            f"{metadata.architecture} in {folder}"
+            f"{metadata.architecture} in {config.weights}"
         )
     if metadata.class_names != class_names:
         raise ConfigError(
             f"model.weights: expected a head for the classes {', '.join(class_names)} of the "
-            f"examples, received one for {', '.join(metadata.class_names)} in {folder}"
+            f"examples, received one for {', '.join(metadata.class_names)} in {config.weights}"
         )
     values = load_model(folder).get_weights()
     expected, received = ([w.shape for w in weights] for weights in (model.get_weights(), values))
     if expected != received:
         raise ConfigError(
-            f"model.weights: {folder} is a {config.name} of other sizes: expected "
+            f"model.weights: {config.weights} is a {config.name} of other sizes: expected "
             f"{model.count_params():,} weights, received {sum(map(np.size, values)):,}"
         )
     model.set_weights(values)
 
 
-def _load_file(model: keras.Model, config: ModelConfig, path: Path) -> None:
-    """Reads a file of weights of the whole net, or of all but its head."""
+def _load_file(model: keras.Model, config: ModelConfig, path: Path, place: str) -> None:
+    """Reads a file of weights of the whole net, or of all but its head.
+
+    Args:
+        model: Gets them.
+        config: What it is.
+        path: The file, or its copy on this machine.
+        place: Where it is from, for messages.
+    """
     expected = _DIGESTS.get(path.name)
-    count = _count_values(path)
+    count = _count_values(path, place)
     if expected and file_digest(path) != expected:
         raise DataError(
-            f"model.weights: {path}: expected the published file with digest {expected[:12]}; it "
+            f"model.weights: {place}: expected the published file with digest {expected[:12]}; it "
             "is damaged or another one, so fetch it anew"
         )
     parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     fitting = [net for net in (*parts, model) if net.count_params() == count]
     if not fitting:
         raise ConfigError(
-            f"model.weights: {path}: expected {_expected(model, parts)} weights of {config.name}, "
+            f"model.weights: {place}: expected {_expected(model, parts)} weights of {config.name}, "
             f"received {count:,}{_other_head(model, count)}"
         )
     try:
@@ -188,7 +196,7 @@ def _load_file(model: keras.Model, config: ModelConfig, path: Path) -> None:
     except (ValueError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"model.weights: {path}: expected weights of {config.name} ({reason})"
+            f"model.weights: {place}: expected weights of {config.name} ({reason})"
         ) from error
 
 
@@ -207,7 +215,7 @@ def _other_head(model: keras.Model, count: int) -> str:
     return f": its head has {others} classes, and the examples have {classes}"
 
 
-def _count_values(path: Path) -> int:
+def _count_values(path: Path, place: str) -> int:
     """Numbers in a file of weights, without those of an optimizer or a random generator.
 
     Raises:
@@ -227,7 +235,7 @@ def _count_values(path: Path) -> int:
             file.visititems(count)
     except OSError as error:
         raise DataError(
-            f"model.weights: {path}: expected a file of Keras weights or a model folder "
+            f"model.weights: {place}: expected a file of Keras weights or a model folder "
             f"({' '.join(str(error).split())})"
         ) from error
     return total

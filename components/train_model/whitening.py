@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from components.common import augmentation
 from components.common.dataset import Dataset
-from components.common.errors import ConfigError
 from components.train_model.config import TrainConfig
 from components.train_model.input_pipeline import (
     damage_is_data_error,
@@ -38,14 +37,8 @@ def whiten_stem(net: keras.Model, dataset: Dataset, config: TrainConfig) -> None
 
     Raises:
         DataError: An example is damaged.
-        ConfigError: Training sees images that are smaller than a filter.
     """
     kernel, size = net.get_layer("conv1").kernel, train_size(dataset, config)
-    if size < kernel.shape[0]:
-        raise ConfigError(
-            f"train.crop_size: expected at least {kernel.shape[0]}, the stem_kernel that is "
-            f"whitened, received {size}"
-        )
     count = min(_EXAMPLES, dataset.counts["train"])
     batches = decode_examples(dataset, "train").take(count).batch(count)
     with damage_is_data_error(dataset):

@@ -85,7 +85,8 @@ def deployed(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("deployed")
     arguments = ["--images", photos, "--output", folder / "runs", *TINY]
     arguments += ["--set=gate.threshold=0.01", "--registry", folder / "registry"]
-    return folder / "registry" / "flowers", Finished(start(*arguments), folder / "runs")
+    arguments += ["--model-name", "meadow", "--accelerator", '{"kind": "cpu", "replicas": 2}']
+    return folder / "registry" / "meadow", Finished(start(*arguments), folder / "runs")
 
 
 class TestRegistry:
@@ -94,6 +95,8 @@ class TestRegistry:
         assert run.exit_code == 0, run.stderr
         assert run.run["deployment"]["version"] == "1"
         assert "version 1 serves: the first version" in run.stdout
+        history = run.folder / "steps" / "train-model" / "model" / "history.json"
+        assert json.loads(history.read_text())["devices"].startswith("2 ")
         assert (registry / "serving" / "saved_model" / "saved_model.pb").is_file()
         labels = json.loads((registry / "serving" / "version.json").read_text())["labels"]
         assert labels["run"] == run.folder.name

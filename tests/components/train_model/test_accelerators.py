@@ -218,12 +218,22 @@ def test_part_of_a_ghost_batch_on_a_replica_is_refused(examples, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def step(examples, output, accelerator, **changes):
+def test_frozen_means_need_no_whole_ghost_batch_on_a_replica(
+    dataset_folder, model_folder, tmp_path
+):
+    """`mobilenet_v2` on several GPUs: its ghost batches are for the cores of a CPU."""
+    accelerator = '{"kind": "cpu", "runtime": "tensorflow", "replicas": 4}'
+    model, changes = {"weights": str(model_folder)}, {"batch_norm": "frozen", "ghost_batch_size": 4}
+    done = step(dataset_folder, tmp_path / "out", accelerator, model, **changes)
+    assert done.returncode == 0, done.stderr
+
+
+def step(examples, output, accelerator, model=None, **changes):
     """`flowers step train`, in a process of its own."""
     command = [
         *(sys.executable, "-m", "components.train_model"),
         *(f"--examples={examples}", f"--augmented={examples}", f"--output={output}"),
-        f"--model-config={json.dumps(TINY_MODEL)}",
+        f"--model-config={json.dumps(TINY_MODEL | (model or {}))}",
         f"--train-config={json.dumps(TINY_TRAIN | changes)}",
         f"--accelerator={accelerator}",
     ]

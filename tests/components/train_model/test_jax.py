@@ -1,5 +1,6 @@
 """Training on Keras's JAX backend, in a process of its own: the backend is fixed at import."""
 
+import json
 import os
 import subprocess
 import sys
@@ -58,3 +59,18 @@ def test_model_trained_on_jax_answers_the_same_on_tensorflow(tmp_path):
     model = load_model(tmp_path / "model")
     answers = model.predict(images, verbose=0)
     np.testing.assert_allclose(answers, np.load(tmp_path / "answers.npy"), atol=1e-5)
+
+
+def test_what_comes_after_training_is_tensorflows_whatever_the_environment_says(
+    dataset_folder, model_folder, tmp_path
+):
+    """With mistakes of an untrained model, whose explanations take gradients."""
+    flags = (f"--examples={dataset_folder}", f"--model={model_folder}")
+    subprocess.run(
+        [sys.executable, "-m", "components.evaluate_model", *flags, f"--output={tmp_path / 'out'}"],
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        check=True,
+        timeout=300,
+    )
+    scored = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert scored["correct"] < scored["examples"] == 9

@@ -9,8 +9,8 @@ from components.common.config import build
 from components.common.errors import ConfigError
 from components.train_model.architectures import ModelConfig
 from components.train_model.models import blocks, build_model
-from components.train_model.models.cost import multiplications
 from pipelines.recipe import load_recipe
+from tests.multiplications import multiplications
 
 SMALL: dict[str, dict[str, Any]] = {
     "dense": {"units": [4]},

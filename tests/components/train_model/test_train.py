@@ -312,6 +312,67 @@ def test_head_learns_first(examples, tmp_path):
     assert [epoch.learning_rate for epoch in result.history[:2]] == pytest.approx([0.01, 0.01])
 
 
+STILL = {"optimizer": {"name": "sgd"}, "keep": "last", "schedule": constant(1e-8)}
+
+
+def learned(examples, tmp_path, **changes):
+    """Names of the layers of `TINY_MODEL` whose kernels are others than those it begins with."""
+    kernels = []
+    for name, own in (("still", {}), ("learned", changes)):
+        run(examples, tmp_path / name, **STILL | own)
+        layers = load_model(tmp_path / name / "model").layers
+        kernels.append({one.name: one.kernel.numpy() for one in layers if hasattr(one, "kernel")})
+    before, after = kernels
+    return {name for name in before if not np.allclose(before[name], after[name], atol=1e-6)}
+
+
+def test_nothing_but_the_head_learns_in_its_phase(examples, tmp_path):
+    head = {"epochs": 2, "schedule": constant(0.5)}
+    assert learned(examples, tmp_path, head=head) == {"softmax"}
+
+
+def test_layers_in_front_of_the_first_that_learns_stay(examples, tmp_path):
+    everything = learned(examples, tmp_path / "all", schedule=constant(0.5))
+    behind = learned(
+        examples, tmp_path / "some", schedule=constant(0.5), fine_tune_at="fire3_squeeze1x1"
+    )
+    assert {"conv1", "softmax"} < everything
+    assert behind == {name for name in everything if name == "softmax" or "fire3" in name}
+
+
+def test_frozen_statistics_stay_and_scales_learn(dataset_folder, model_folder, tmp_path):
+    """As `mobilenet_v2` trains: frozen means, ghost batches, and the first layers as they were."""
+    freezing = {"batch_norm": "frozen", "ghost_batch_size": 4, "fine_tune_at": "fire3_squeeze1x1"}
+    train(
+        dataset_folder,
+        dataset_folder,
+        build(ModelConfig, TINY_MODEL | {"weights": str(model_folder)}),
+        build(TrainConfig, TINY_TRAIN | STILL | freezing | {"schedule": constant(0.5)}),
+        *(tmp_path / name for name in OUTPUTS),
+    )
+    before, after = load_model(model_folder), load_model(tmp_path / "model")
+    scaled = set()
+    for layer in after.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            first = before.get_layer(layer.name)
+            np.testing.assert_array_equal(layer.moving_mean, first.moving_mean)
+            np.testing.assert_array_equal(layer.moving_variance, first.moving_variance)
+            if not np.array_equal(layer.gamma, first.gamma):
+                scaled.add(layer.name)
+    assert scaled
+    assert all("fire3" in name for name in scaled)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_smoothed_labels_are_what_is_learned(examples, tmp_path, smoothing):
+    result = run(examples, tmp_path, label_smoothing=smoothing, **STILL)
+    images, targets = next(iter(eval_batches(load_dataset(examples), "validation", 9)))
+    answers = load_model(tmp_path / "model").predict_on_batch(images)
+    smoothed = targets.numpy() * (1 - smoothing) + smoothing / targets.shape[1]
+    expected = -(smoothed * np.log(answers)).sum(axis=1).mean()
+    assert result.kept.val_loss == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_saved_model_is_float32_whatever_training_computed_in(examples, tmp_path, precision):
     result = run(examples, tmp_path, precision=precision)
@@ -385,6 +446,7 @@ COURSES: dict[str, dict[str, Any]] = {
     "plain": {"policy": {}},
     "dropout_and_average": {"ema": 0.9, "head": HEAD_FIRST},
     "mixed": {"mixup": 0.2, "cutmix": 1.0, "optimizer": {"name": "sgd"}},
+    "executions": {"steps_per_execution": 2, "global_batch_size": 4},
 }
 
 
@@ -475,6 +537,43 @@ def test_checkpoint_beside_the_model_goes_when_the_task_has_ended_well(
         assert folders() == stays
 
 
+def test_saves_within_an_epoch_where_the_host_looks(tmp_path, monkeypatch):
+    """Seven steps an epoch are done one by one, and looked at after the 2nd, 4th and 6th."""
+    examples = make_dataset(tmp_path / "examples", counts={"train": 14, "validation": 9, "test": 9})
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"), steps=5)
+    with monkeypatch.context() as patched:
+        killed_after(patched, 1)
+        with pytest.raises(Killed):
+            run(
+                examples, tmp_path / "out", saving=saving,
+                global_batch_size=2, steps_per_execution=2,
+            )  # fmt: skip
+    state = json.loads((tmp_path / "checkpoint" / "state.json").read_text())
+    assert state["position"]["epoch"] == 0
+    assert state["position"]["step"] == 6
+
+
+def test_float16_checkpoint_holds_each_variable_once_and_goes_on(examples, tmp_path, monkeypatch):
+    changes = {"precision": "mixed_float16", "ema": 0.9, "epochs": 3}
+    undisturbed = run(examples, tmp_path / "whole", **changes)
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"))
+    with monkeypatch.context() as patched:
+        killed_after(patched, 2)
+        with pytest.raises(Killed):
+            run(examples, tmp_path / "killed", saving=saving, **changes)
+    state = json.loads((tmp_path / "checkpoint" / "state.json").read_text())
+    sizes = dict[str, int]()
+    with h5py.File(tmp_path / "checkpoint" / state["weights"]["file"]) as file:
+        file.visititems(
+            lambda name, item: sizes.update({name: item.size}) if hasattr(item, "size") else None
+        )
+    optimizer = sum(size for name, size in sizes.items() if name.startswith("optimizer"))
+    # Two moments and the moving average of what learns, and a few counters.
+    assert 2.5 * undisturbed.parameters < optimizer < 3.5 * undisturbed.parameters
+    resumed = run(examples, tmp_path / "resumed", saving=saving, **changes)
+    np.testing.assert_allclose(figures(resumed), figures(undisturbed), rtol=1e-5)
+
+
 def test_finished_training_is_not_done_again(examples, tmp_path):
     saving = CheckpointConfig(str(tmp_path / "checkpoint"))
     first = run(examples, tmp_path / "first", saving=saving)
@@ -483,11 +582,27 @@ def test_finished_training_is_not_done_again(examples, tmp_path):
     assert len(list((tmp_path / "checkpoint").glob("*.h5"))) == 2
 
 
-def test_checkpoint_of_another_training(examples, tmp_path):
+OTHER_TRAINING = r"expected that of this training.* another folder"
+
+
+def test_checkpoint_of_another_training(examples, tmp_path, monkeypatch):
     saving = CheckpointConfig(str(tmp_path / "checkpoint"))
     run(examples, tmp_path / "first", saving=saving)
-    with pytest.raises(ConfigError, match=r"expected that of this training.* another folder"):
+    with pytest.raises(ConfigError, match=OTHER_TRAINING):
         run(examples, tmp_path / "second", saving=saving, seed=9)
+    others = make_dataset(tmp_path / "others", counts={"train": 25, "validation": 9, "test": 9})
+    with pytest.raises(ConfigError, match=OTHER_TRAINING):
+        run(others, tmp_path / "second", saving=saving)
+    # `auto` on a machine that has bfloat16.
+    monkeypatch.setattr(train_module, "choose_precision", lambda *_: "mixed_bfloat16")
+    with pytest.raises(ConfigError, match=OTHER_TRAINING):
+        run(examples, tmp_path / "second", saving=saving)
+
+
+def test_checkpoint_does_not_mind_how_often_the_host_looks(examples, tmp_path):
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"))
+    first = run(examples, tmp_path / "first", saving=saving)
+    assert run(examples, tmp_path / "on", saving=saving, steps_per_execution=3) == first
 
 
 @pytest.mark.parametrize("damage", ["flip", "delete", "state"])

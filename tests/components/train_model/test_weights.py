@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
 
 from components.common.config import build
 from components.common.errors import ConfigError, DataError
@@ -16,6 +18,7 @@ from components.train_model import weights
 from components.train_model.architectures import ModelConfig
 from components.train_model.models import build_model
 from components.train_model.weights import Published, fetch_imagenet, load_first_weights, published
+from tests.buckets import emulator
 
 MOBILENET = {"name": "mobilenet_v2", "alpha": 0.35}
 CONVNET = {"name": "convnet", "stages": [[[4, 3]]]}
@@ -233,3 +236,28 @@ def test_fetched_file_with_another_digest(published_files, keras_home, monkeypat
     monkeypatch.setitem(weights._DIGESTS, "file.h5", "0" * 64)
     with pytest.raises(ConfigError, match="cannot be fetched"):
         fetch_imagenet(Published("mobilenet_v2", "file.h5"))
+
+
+def test_weights_in_cloud_storage(model_folder_of_ours, backbone_file, monkeypatch):
+    with emulator() as address:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        client = storage.Client(project="test", credentials=AnonymousCredentials())
+        bucket = client.create_bucket("bucket")
+        for file in (backbone_file, *model_folder_of_ours.iterdir()):
+            bucket.blob(f"first/model/{file.name}").upload_from_filename(str(file))
+        for place in ("gs://bucket/first/model", "gs://bucket/first/model/model.keras"):
+            model = net(CONVNET)
+            load(model, CONVNET, place)
+            assert same(model, net(CONVNET, seed=1))
+        model = net(MOBILENET)
+        load(model, MOBILENET, f"gs://bucket/first/model/{backbone_file.name}")
+        source = net(MOBILENET, seed=1).get_layer("mobilenet_v2")
+        assert same(model.get_layer("mobilenet_v2"), source)
+        with pytest.raises(ConfigError, match=r"a model of convnet in gs://bucket/first/model$"):
+            load(net(MOBILENET), MOBILENET, "gs://bucket/first/model")
+        with pytest.raises(ConfigError, match=r"weights: gs://bucket/.*\.h5: expected 127 weights"):
+            load(net(CONVNET), CONVNET, f"gs://bucket/first/model/{backbone_file.name}")
+        with pytest.raises(
+            DataError, match=r"gs://bucket/no/w.weights.h5: there is no such object"
+        ):
+            load(net(CONVNET), CONVNET, "gs://bucket/no/w.weights.h5")

@@ -5,7 +5,7 @@ import pytest
 from components.common import augmentation
 from components.common.config import build
 from components.common.dataset import load_dataset
-from components.common.errors import ConfigError, DataError
+from components.common.errors import DataError
 from components.train_model.architectures import ModelConfig
 from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.input_pipeline import read_examples
@@ -89,13 +89,6 @@ def test_damaged_examples_are_said(tmp_path):
     net = build_model(build(ModelConfig, TINY_MODEL), None, 3)
     with pytest.raises(DataError, match="damaged examples"):
         whiten_stem(net, dataset, build(TrainConfig, TINY_TRAIN))
-
-
-def test_crops_smaller_than_a_filter_are_refused(examples):
-    config = build(TrainConfig, TINY_TRAIN | {"policy": {}, "crop_size": 2})
-    net = build_model(build(ModelConfig, TINY_MODEL), None, 3)
-    with pytest.raises(ConfigError, match=r"train\.crop_size: expected at least 3, .* received 2"):
-        whiten_stem(net, load_dataset(examples), config)
 
 
 @pytest.mark.parametrize("init", ["he_normal", "whitening"])

@@ -11,8 +11,8 @@ import pytest
 from components.common.config import build
 from components.train_model.architectures import ModelConfig
 from components.train_model.models import build_model
-from components.train_model.models.cost import multiplications
 from pipelines.recipe import load_recipe
+from tests.multiplications import multiplications
 
 pytestmark = [pytest.mark.tpu_check, pytest.mark.timeout(900)]
 # The smallest recipe and a slice of four cores: as little to compile as there is.

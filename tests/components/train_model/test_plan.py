@@ -1,0 +1,81 @@
+import dataclasses
+
+import keras
+import pytest
+
+from components.common.config import build
+from components.train_model.config import TrainConfig
+from components.train_model.history import Epoch
+from components.train_model.plan import Plan
+
+TWO_PHASES = {
+    "epochs": 3,
+    "global_batch_size": 8,
+    "head": {"epochs": 2, "schedule": {"name": "constant", "peak": 0.5}},
+    "schedule": {"name": "cosine", "peak": 0.1, "warmup": 0.5, "final": 0.0},
+}
+
+
+@pytest.fixture
+def plan():
+    return Plan(build(TrainConfig, TWO_PHASES), steps_per_epoch=12)
+
+
+@pytest.mark.parametrize(
+    ("done", "expected"),
+    # A training that goes on within an epoch ends its executions where the epoch ends.
+    [(0, 12), (4, 4), (5, 1), (6, 6), (9, 3)],
+)
+def test_executions_end_with_the_epoch(plan, done, expected):
+    assert plan.steps_per_execution(32, done) == expected
+    assert plan.steps_per_execution(1, done) == 1
+
+
+@pytest.mark.parametrize(("most", "expected"), [(5, 4), (6, 6), (7, 6), (11, 6), (12, 12)])
+def test_executions_are_no_longer_than_was_asked_for(plan, most, expected):
+    assert plan.steps_per_execution(most) == expected
+
+
+def test_rate_of_an_epoch_is_that_of_its_last_step(plan):
+    rate = plan.schedule(plan.phases[1])
+    expected = [0.5, 0.5, *(float(keras.ops.convert_to_numpy(rate(step))) for step in (11, 23, 35))]
+    assert [plan.learning_rate_after(epoch) for epoch in range(5)] == pytest.approx(expected)
+    assert expected[-1] < expected[2] < 0.1
+
+
+def test_curve_of_the_rate_has_every_step_of_both_phases(plan):
+    epochs, rates = zip(*plan.learning_rates(), strict=True)
+    assert epochs == pytest.approx([step / 12 for step in range(5 * 12)])
+    assert set(rates[:24]) == {0.5}
+    assert rates[24] == 0.0
+    # The line of the warm-up ends in the middle of the second phase.
+    assert max(rates[24:]) == pytest.approx(0.1)
+    assert rates.index(max(rates[24:])) == 24 + 18
+
+
+def test_long_curve_is_thinned_out():
+    points = Plan(build(TrainConfig, TWO_PHASES), steps_per_epoch=5000).learning_rates()
+    assert len(points) == 800
+    assert points[-1][0] == pytest.approx(5.0, abs=0.001)
+
+
+EPOCH = Epoch(
+    epoch=1,
+    loss=1.0,
+    accuracy=0.5,
+    val_loss=1.0,
+    val_accuracy=0.5,
+    learning_rate=0.1,
+    seconds=1.0,
+    images_per_second=1.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "better"),
+    [(0.6, 2.0, True), (0.4, 0.1, False), (0.5, 0.9, True), (0.5, 1.1, False), (0.5, 1.0, False)],
+)
+def test_loss_decides_between_epochs_of_equal_accuracy(accuracy, loss, better):
+    other = dataclasses.replace(EPOCH, val_accuracy=accuracy, val_loss=loss)
+    assert other.beats(EPOCH) == better
+    assert other.beats(None)
