@@ -118,7 +118,6 @@ def run(
     if resume is not None:
         return _resume(resume, output, memory, image_lock)
     from components.train_model.accelerators import parse_accelerator
-    from pipelines.history import check_earlier_splits
     from pipelines.recipe import DeploymentConfig, load_recipe
     from pipelines.targets.local import run_local
 
@@ -133,7 +132,6 @@ def run(
     deployment = DeploymentConfig(place, model_name)
     loaded = load_recipe(name, assignments)
     devices = parse_accelerator(accelerator)
-    check_earlier_splits(photos, loaded.ingest, output)
     return run_local(photos, loaded, name, output, how, deployment, hourly_price, devices)
 
 

@@ -87,6 +87,8 @@ def fetch(archive: Archive, output: Path, patience: Patience | None = None) -> N
         DataError: What came is not the archive.
         ConfigError: The output exists.
     """
+    # Its name, where it is given as a dot.
+    output = output.absolute()
     with staged(output) as (folder,):
         partial = output.with_name(f".{output.name}.download")
         _download(archive, partial, patience or Patience())

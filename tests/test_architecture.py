@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import re
+import sys
 
 import pytest
 from kfp import dsl
@@ -55,6 +56,62 @@ def test_step_imports_no_other_step(repository, package):
         for name in imports(path):
             assert not name.startswith("pipelines"), path
             assert not name.startswith("components") or name.startswith(allowed), path
+
+
+def imported_for(repository, module):
+    """Every module that is imported on behalf of one of ours, at whatever depth and whenever."""
+    found, todo = set(), [module]
+    while todo:
+        name = todo.pop()
+        path = repository.joinpath(*name.split("."))
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if name in found or not file.is_file():
+            # A name that is imported from a module, or somebody else's module.
+            found.add(name)
+            continue
+        found.add(name)
+        tree = ast.parse(file.read_text())
+        todo += imports(file)
+        todo += [
+            f"{node.module}.{alias.name}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        ]
+    return found
+
+
+# Of other devices, or in the image by other ways than its lock file.
+ELSEWHERE = {"jax", "kubernetes", "kfp"}
+# By the module, where the distribution is called otherwise.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "docstring_parser": "docstring-parser",
+    "google.cloud.storage": "google-cloud-storage",
+    "google.auth": "google-auth",
+    "google.api_core": "google-api-core",
+    "google.protobuf": "protobuf",
+    "google_crc32c": "google-crc32c",
+    "yaml": "pyyaml",
+}
+
+
+@pytest.mark.parametrize("image", ["cpu", "gpu", "tpu", "tpu-tf"])
+def test_image_holds_what_training_imports(repository, image):
+    lock = (repository / "containers" / "requirements" / f"{image}.txt").read_text()
+    locked = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
+    # TensorFlow has another name for each device.
+    locked |= {"tensorflow" for name in locked if name.startswith("tensorflow-")}
+    wanted = set()
+    for name in imported_for(repository, "components.train_model.__main__"):
+        top = name.split(".")[0]
+        parts = [part for part in DISTRIBUTIONS if name == part or name.startswith(f"{part}.")]
+        if parts:
+            wanted.add(DISTRIBUTIONS[parts[0]])
+        elif top not in {*sys.stdlib_module_names, *ELSEWHERE, "components", "google"}:
+            wanted.add(top)
+    assert {"keras", "google-crc32c", "google-cloud-storage"} <= wanted
+    assert wanted <= locked
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.common.config import to_json
+from components.common.config import build, to_json
 from components.common.dataset import load_dataset, save_dataset
 from components.common.errors import DataError, FlowersError, GateClosedError
 from components.common.evaluation import load_evaluation
@@ -30,8 +30,13 @@ from components.gate_model.component import gate_model
 from components.gate_model.gate import gate
 from components.ingest_examples.config import IngestConfig, PhotosConfig
 from components.ingest_examples.ingest import ingest
+from components.train_model.architectures import ModelConfig
+from components.train_model.config import TrainConfig
+from components.train_model.train import train
 from tests.builders import (
     CLASS_NAMES,
+    TINY_MODEL,
+    TINY_TRAIN,
     bless,
     draw_photo,
     encode,
@@ -166,6 +171,20 @@ class TestData:
         test.write_bytes(payload)
         with pytest.raises(DataError, match="shards were changed since"):
             evaluate(data, model, tmp_path / "evaluation.json", tmp_path / "report.html")
+
+    def test_other_examples_among_those_that_are_learned_from(self, tmp_path, examples):
+        """A shard was exchanged for another of as many."""
+        data = Path(shutil.copytree(examples, tmp_path / "examples"))
+        first, second = sorted((data / "train").iterdir())
+        second.write_bytes(first.read_bytes())
+        with pytest.raises(DataError, match="shards were changed since"):
+            train(
+                examples,
+                data,
+                build(ModelConfig, TINY_MODEL),
+                build(TrainConfig, TINY_TRAIN),
+                *(tmp_path / name for name in ("model", "metrics", "report")),
+            )
 
 
 def take(photos, folder):

@@ -133,7 +133,8 @@ def wilson_interval(correct: int, examples: int) -> tuple[float, float]:
     scale = 1 + _Z**2 / examples
     centre = (share + _Z**2 / (2 * examples)) / scale
     half = _Z / scale * math.sqrt(share * (1 - share) / examples + _Z**2 / (4 * examples**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding would put an end of it on the wrong side of a share of 0 or 1.
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
 def percent(share: float) -> str:

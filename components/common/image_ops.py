@@ -20,14 +20,15 @@ def decode_jpeg(jpeg: tf.Tensor) -> tf.Tensor:
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes a photo as it is sent, to what ingestion would have seen.
+    """Decodes a photo as it is sent: a JPEG or a PNG to what ingestion would have seen.
 
     Args:
         encoded: Scalar `tf.string`: JPEG, PNG, GIF (first frame) or BMP.
 
     Returns:
-        `uint8` [height, width, 3], RGB: upright as its EXIF orientation says, white where it is
-        transparent.
+        `uint8` [height, width, 3], RGB: a JPEG upright as its EXIF orientation says, a PNG white
+        where it is transparent. GIF and BMP are as TensorFlow decodes them: black where they are
+        transparent, and without a palette.
     """
     return tf.case(
         [

@@ -95,7 +95,7 @@ def check_records(dataset: Dataset) -> None:
         raise DataError(
             f"data set {dataset.path}: expected records with fingerprint "
             f"{dataset.fingerprint[:12]}, received {received[:12]}; shards were changed since it "
-            "was written, so ingest the photos anew"
+            "was written, so make it anew"
         )
 
 

@@ -17,6 +17,8 @@ from components.common.progress import say
 from components.common.resources import lacking_resource
 
 _TOOK = re.compile(r"took (?P<seconds>[\d.]+) s")
+# Tasks that are graphs of steps, and no steps.
+_GRAPHS = ("exit-handler", "condition", "for-loop", "flowers")
 _FAILURE = re.compile(r"(?P<step>[\w-]+): exit (?P<exit_code>\d+): (?P<message>.+)")
 
 
@@ -90,6 +92,11 @@ def import_tensorflow_quietly(backend: str = "tensorflow") -> None:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def is_step(task_name: str) -> bool:
+    """Whether a task of a run is a step, and not a graph of steps."""
+    return not task_name.startswith(_GRAPHS)
 
 
 @contextmanager

@@ -26,8 +26,13 @@ def exists(place: str) -> bool:
     """Whether there is such a file, or anything in such a folder."""
     if not is_remote(place):
         return Path(place).exists()
-    found = next(gcs.list_blobs(place), None)
-    return found is not None
+    _, name = gcs.split_place(place.rstrip("/"))
+    # Others begin alike: a listing goes by the beginning of names.
+    within = f"{name}/" if name else ""
+    return any(
+        blob.name == name or blob.name.startswith(within)
+        for blob in gcs.list_blobs(place.rstrip("/"))
+    )
 
 
 def read(place: str) -> bytes:

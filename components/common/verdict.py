@@ -55,6 +55,16 @@ def require_blessing(verdict: Path, evaluation: Path) -> Verdict:
     decision = load_verdict(verdict)
     if not decision.blessed:
         raise GateClosedError(f"gate closed: {decision.reason}")
+    require_same_evaluation(decision, evaluation)
+    return decision
+
+
+def require_same_evaluation(decision: Verdict, evaluation: Path) -> None:
+    """Goes on only where a verdict is of this very evaluation.
+
+    Raises:
+        DataError: It is of another one, or the evaluation was changed since.
+    """
     received = file_digest(evaluation)
     if decision.evaluation_digest != received:
         raise DataError(
@@ -62,4 +72,3 @@ def require_blessing(verdict: Path, evaluation: Path) -> Verdict:
             f"{decision.evaluation_digest[:12] or 'unknown'}, received {received[:12]}; have the "
             "gate judge this evaluation"
         )
-    return decision

@@ -160,8 +160,10 @@ def roll_out(registry: Registry, version: str, canary_percent: int, check: Check
         _require(check(version))
         registry.set_traffic({version: 100})
         _require(check(version))
-    except FlowersError as error:
+    except Exception as error:
         restore(registry, former)
+        if not isinstance(error, FlowersError):
+            raise
         raise RolledBackError(f"{error}; traffic is what it was before") from error
     _settle(registry, version, serving(others))
 

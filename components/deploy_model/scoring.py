@@ -43,7 +43,7 @@ def predict(saved_model: Path, photos: Sequence[bytes]) -> list[Prediction]:
     """
     try:
         serve = tf.saved_model.load(str(saved_model)).signatures["serving_default"]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
         raise DataError(f"model {saved_model}: expected a SavedModel of export_model") from error
     predictions: list[Prediction] = []
     for start in range(0, len(photos), _BATCH):

@@ -42,6 +42,8 @@ def evaluate_model(
             evaluation.log_metric(name, getattr(result, name))
         stamp(evaluation)
         matrix = [list(row) for row in result.confusion]
-        confusion.log_confusion_matrix(list(result.class_names), matrix)
+        # It goes into the metadata of the artifact, of which Vertex AI takes 200 kB.
+        if len(matrix) <= 100:
+            confusion.log_confusion_matrix(list(result.class_names), matrix)
         # KFP takes a task from its local cache only if every output is there as a file.
         write_text(Path(confusion.path), to_json(matrix))

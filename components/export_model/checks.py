@@ -39,6 +39,16 @@ class FormatCheck:
     flagged: bool
 
 
+def answers(probabilities: np.ndarray) -> np.ndarray:
+    """Index of the likeliest class of each row, `int64` [batch]; -1 where one is no number.
+
+    Args:
+        probabilities: `float32` [batch, classes].
+    """
+    finite = np.isfinite(probabilities).all(axis=1)
+    return np.where(finite, probabilities.argmax(axis=1), -1)
+
+
 class Tally:
     """Counts for one file, batch by batch."""
 
@@ -49,12 +59,14 @@ class Tally:
 
     def add(self, expected: np.ndarray, received: np.ndarray, labels: np.ndarray) -> None:
         """Takes the probabilities of a batch in, `float32` [batch, classes] both."""
-        former, answer = expected.argmax(axis=1), received.argmax(axis=1)
+        former, answer = answers(expected), answers(received)
         self._seen += len(labels)
         self._right += int((answer == labels).sum())
         self._expected_right += int((former == labels).sum())
         self._agreed += int((former == answer).sum())
-        self._largest = max(self._largest, float(np.abs(expected - received).max()))
+        # No probability is further from another than 1, and what is no number is as wrong.
+        apart = np.nan_to_num(np.abs(expected - received), nan=1.0, posinf=1.0)
+        self._largest = max(self._largest, float(apart.max()))
 
     def check(self) -> FormatCheck:
         """What came of it."""

@@ -25,7 +25,7 @@ from components.common.progress import progress, say
 from components.common.tfrecords import read_shard
 from components.common.verdict import Verdict, require_blessing
 from components.export_model.card import make_card, to_markdown
-from components.export_model.checks import FormatCheck, Tally
+from components.export_model.checks import FormatCheck, Tally, answers
 from components.export_model.config import ExportConfig, Origin
 from components.export_model.formats import (
     Written,
@@ -271,7 +271,7 @@ def _compare(
             expected = net.predict_on_batch(images)
             received = serve(image_bytes=jpegs)["probabilities"].numpy()
             first.add(expected, received, labels)
-            disagree = np.argmax(expected, axis=1) != np.argmax(received, axis=1)
+            disagree = answers(expected) != answers(received)
             different += [done + int(index) for index in np.flatnonzero(disagree)]
             for tally in tallies:
                 tally.add(expected, tally.written.predict(images), labels)

@@ -57,6 +57,11 @@ class PhotosConfig:
         return beside if beside.is_file() else Path(self.manifest)
 
 
+def is_import_file(images: str) -> bool:
+    """Whether `--images` names an import file of Vertex AI, here or in a bucket."""
+    return images.lower().endswith((".csv", ".jsonl")) and not Path(images).is_dir()
+
+
 @dataclasses.dataclass(frozen=True)
 class IngestConfig:
     """How photos become examples.

@@ -25,7 +25,7 @@ from components.ingest_examples.config import IngestConfig, PhotosConfig
 from components.ingest_examples.ledger import Groups, IngestResult, Ledger
 from components.ingest_examples.photos import DUPLICATES
 from components.ingest_examples.plan import assign_splits, divide_into_shards, set_duplicates_aside
-from components.ingest_examples.report import write_report
+from components.ingest_examples.report import CLASSES_SHOWN, write_report
 from components.ingest_examples.runners import LocalRunner, Runner
 from components.ingest_examples.sources import Listing, open_source, read_groups
 from components.ingest_examples.stability import check_moves, check_rule, split_rule
@@ -303,9 +303,11 @@ def label_conflicts(ledger: Ledger, clusters: list[list[int]]) -> Iterator[list[
 def _contact_sheet(
     ledger: Ledger, class_names: tuple[str, ...], place: _Place, per_class: int = 8
 ) -> dict[str, list[bytes]]:
-    by_class: dict[str, list[int]] = {name: [] for name in class_names}
+    """Pictures of the first classes: those of a thousand would make a page of 100 MB."""
+    by_class: dict[str, list[int]] = {name: [] for name in class_names[:CLASSES_SHOWN]}
     for index in ledger.in_split("train").tolist():
-        by_class[ledger.photos[index].class_name].append(index)
+        if (name := ledger.photos[index].class_name) in by_class:
+            by_class[name].append(index)
     sheet = {}
     for name, members in by_class.items():
         step = max(1, len(members) // per_class)

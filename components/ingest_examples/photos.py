@@ -218,7 +218,8 @@ def _read_header(content: bytes, max_pixels: int) -> _Header:
             str(image.format),
             image.format in _JPEG and image.mode in ("RGB", "L"),
             "progressive" in image.info,
-            _orientation(image),
+            # Pillow turns a TIFF by itself.
+            1 if image.format == "TIFF" else _orientation(image),
             image.info.get("icc_profile"),
         )
 
@@ -417,6 +418,9 @@ def _describe(error: Exception) -> str:
 
 def _flatten(image: Image.Image) -> Image.Image:
     """Converts any mode to RGB, L or CMYK; transparent parts become white, 16 bits become 8."""
+    if image.mode in ("F", "I"):
+        # Such samples are measurements, and nothing says which of them is white.
+        raise RejectedError(Reason.UNREADABLE, "samples of 32 bits; expected 8 or 16")
     if image.mode.startswith("I"):
         grey = np.clip(np.asarray(image, np.int64) // 256, 0, 255).astype(np.uint8)
         return Image.fromarray(grey)

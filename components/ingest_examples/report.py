@@ -16,18 +16,26 @@ _ROWS = 200
 _SIZE_RANGES = 8
 _SQUARES = {CROP: "the middle of each photo", STRETCH: "all of each photo, stretched"}
 _NAMES = 6
+# Classes of which the page has pictures.
+CLASSES_SHOWN = 20
 
 
 def write_report(result: IngestResult, images: str, path: Path) -> None:
     """Writes the page as one HTML file."""
     sections = [
         html.Section("Data", _summary(result, images)),
-        html.Section("Pictures", html.contact_sheet(result.contact_sheet)),
+        html.Section("Pictures", _pictures(result)),
         html.Section("Sizes of the photos", _sizes(result)),
         html.Section("Rejected photos", _rejects(result)),
         html.Section("Photos that look alike", _near_duplicates(result)),
     ]
     html.write_page(path, "Data report", sections)
+
+
+def _pictures(result: IngestResult) -> Markup:
+    sheet, classes = result.contact_sheet, len(result.dataset.class_names)
+    left_out = f"The first {len(sheet)} of {classes} classes." if len(sheet) < classes else ""
+    return (html.paragraph(left_out) if left_out else Markup()) + html.contact_sheet(sheet)
 
 
 def _summary(result: IngestResult, images: str) -> Markup:

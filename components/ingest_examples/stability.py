@@ -9,7 +9,7 @@ import csv
 import dataclasses
 import io
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.common import storage
 from components.common.config import build
@@ -17,7 +17,10 @@ from components.common.dataset import SPLITS, SplitRule
 from components.common.errors import ConfigError, DataError, UserError
 from components.common.files import DATASET_FILE, LEDGER_FILE
 from components.ingest_examples.config import IngestConfig, PhotosConfig
-from components.ingest_examples.ledger import Ledger
+
+if TYPE_CHECKING:
+    # What it takes to read photos, which who only compares rules may not have.
+    from components.ingest_examples.ledger import Ledger
 
 _ADVICE = "keep what the earlier run had, or say --new-splits true and train from scratch"
 
@@ -78,7 +81,7 @@ def _rule(previous: str, content: Any) -> SplitRule:
         raise ConfigError(f"--previous {previous}: split_rule: {error}") from error
 
 
-def check_moves(previous: str, ledger: Ledger) -> None:
+def check_moves(previous: str, ledger: "Ledger") -> None:
     """Refuses a division that puts a photo of an earlier data set into another split.
 
     A photo may be set aside now and may have been then; it may not be in two splits.

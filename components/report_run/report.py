@@ -8,11 +8,11 @@ from typing import Any
 from markupsafe import Markup
 
 from components.common import html
-from components.common.config import read_mapping
 from components.common.errors import DataError
 from components.common.evaluation import Evaluation, load_evaluation, percent
 from components.common.outputs import staged
 from components.common.progress import say
+from components.common.verdict import load_verdict, require_same_evaluation
 
 STEP = "report-run"
 
@@ -111,22 +111,21 @@ def report_at_gate(
         command: What made the run.
 
     Raises:
-        DataError: A file is absent or is not what its step writes.
+        DataError: A file is absent or is not what its step writes, or the verdict is of another
+            evaluation.
     """
-    decision, scores = read_mapping(str(verdict)), load_evaluation(evaluation)
-    if not {"blessed", "reason", "threshold"} <= decision.keys():
-        raise DataError(f"{verdict}: expected the verdict of gate-model")
+    decision, scores = load_verdict(verdict), load_evaluation(evaluation)
+    require_same_evaluation(decision, evaluation)
     missing = [str(page) for page in pages if not page.is_file()]
     if missing:
         raise DataError(f"{missing[0]}: expected the page of a step, and there is no such file")
-    blessed = bool(decision["blessed"])
     facts = RunFacts(
         title=f"Run {run_name}".strip(),
-        sentence=f"Gate {'open' if blessed else 'closed'}: {decision['reason']}.",
-        good=blessed,
+        sentence=f"Gate {'open' if decision.blessed else 'closed'}: {decision.reason}.",
+        good=decision.blessed,
         figures={"Data": scores.data_fingerprint[:12], "Model": scores.model_digest[:12]},
         command=command,
-        threshold=decision["threshold"],
+        threshold=decision.threshold,
         evaluation=scores,
     )
     with staged(report) as (path,):

@@ -10,6 +10,7 @@ from components.common.config import to_json
 from components.common.errors import ConfigError
 from components.common.outputs import staged
 from components.common.progress import say
+from components.common.step import is_step
 from components.common.vertex import Vertex
 
 STEP = "summarize-run"
@@ -62,6 +63,7 @@ def task_ends(job: Any) -> tuple[TaskEnd, ...]:
             task.error.message,
         )
         for task in job.job_detail.task_details
+        if is_step(task.task_name)
     )
 
 

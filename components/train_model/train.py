@@ -15,6 +15,7 @@ from components.common import storage
 from components.common.config import to_json
 from components.common.dataset import Dataset, load_dataset
 from components.common.errors import ConfigError, DataError
+from components.common.lineage import check_records
 from components.common.model_files import ModelMetadata
 from components.common.models import save_model
 from components.common.outputs import staged
@@ -89,6 +90,8 @@ def train(
     saving = checkpoint or CheckpointConfig()
     if not accelerator.hosts.is_first:
         return _train(source, training, model_config, train_config, None, saving, accelerator)
+    # Evaluation looks at the examples; what was learned from, nobody else does.
+    check_records(training)
     with staged(report, metrics, model) as (staged_report, staged_metrics, folder):
         folder.mkdir()
         result = _train(source, training, model_config, train_config, folder, saving, accelerator)

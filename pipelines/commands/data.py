@@ -76,6 +76,8 @@ def ingest(
         if beam_flags:
             raise click.UsageError(f"No such option: {beam_flags[0]} (with --runner local).")
         if "://" not in output:
+            if scratch:
+                raise click.UsageError("--scratch goes with an output in gs://, or with Beam.")
             _ingest_here(photos, config, Path(output), workers)
             return
     _ingest_there(photos, config, output, scratch, runner, workers, beam_flags)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from components.common.cli import PATH
+from components.common.errors import ConfigError
 
 
 @click.group()
@@ -85,7 +86,15 @@ def _change(
     from components.deploy_model.registries import open_registry, promote
 
     serving = build(ServingConfig, read_mapping(serving_config))
+    contents = [_read_photo(path) for path in photos]
     with open_registry(registry, model_name, serving, must_exist=True) as opened:
         version = choose(opened)
-        promote(opened, version, [path.read_bytes() for path in photos])
+        promote(opened, version, contents)
     click.echo(f"version {version} serves")
+
+
+def _read_photo(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"--photos {path}: cannot be read ({error.strerror})") from error

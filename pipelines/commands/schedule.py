@@ -111,14 +111,16 @@ def create(
         return
     view, new = made
     click.echo(f"{'created' if new else 'exists already:'} {view.name} ({view.resource})")
-    if not new:
-        click.echo(f"nothing was changed; {_CHANGING[target]} changes it")
-    _tell_runs(config)
+    if new:
+        _tell_runs(config)
+    else:
+        click.echo(f"nothing was changed; it is {view.state}, {view.cron}  {view.zone}")
+        click.echo(_CHANGING[target])
 
 
 _CHANGING = {
-    "vertex": "flowers schedule update",
-    "kubeflow": "flowers schedule delete and another create",
+    "vertex": "flowers schedule update changes when it runs; what it runs, delete and create",
+    "kubeflow": "flowers schedule delete and another create change it",
 }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 import threading
@@ -178,10 +179,12 @@ def make_server(
         log_level="error",
         server_header=False,
         date_header=False,
-        limit_concurrency=config.max_connections,
+        # uvicorn counts the connection that asks, too.
+        limit_concurrency=config.max_connections + 1,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=round(config.grace) or None,
+        # Of whole seconds, and 0 would mean to wait for ever.
+        timeout_graceful_shutdown=max(1, math.ceil(config.grace)),
     )
     holder.append(_Uvicorn(settings, server))
     return holder[0], server, _listen(config)

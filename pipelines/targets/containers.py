@@ -88,6 +88,7 @@ class ContainerRunner:
 
         client = docker.from_env()
         try:
+            _remove_left_over(client, folder)
             options = _options(client, inputs, folder, self.memory)
         finally:
             client.close()
@@ -243,6 +244,13 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def _remove_left_over(client: "docker.DockerClient", folder: Path) -> None:
+    """Ends what a run that was killed has left: containers go on without the one who made them."""
+    left: dict[str, Any] = {"label": f"{RUN_LABEL}={folder.resolve()}"}
+    for container in client.containers.list(all=True, filters=left, ignore_removed=True):
+        container.remove(force=True)
+
+
 def _options(
     client: "docker.DockerClient", inputs: Inputs, folder: Path, memory: str
 ) -> dict[str, Any]:
@@ -258,7 +266,7 @@ def _options(
         "read_only": True,
         "tmpfs": {_SCRATCH: ""},
         "security_opt": ["no-new-privileges"],
-        "labels": {RUN_LABEL: str(folder)},
+        "labels": {RUN_LABEL: str(folder.resolve())},
         # Whatever the engine's default is: the output is read back from there.
         "log_config": LogConfig(type=LogConfig.types.JSON),
         # Reaps what the worker processes leave, and hands signals on.

@@ -15,11 +15,12 @@ from typing import Any
 from components.common.config import to_json
 from components.common.errors import ConfigError, FlowersError
 from components.common.patience import PATIENT, NotFoundError, Patience, Service
+from components.common.step import is_step
 from components.common.vertex import credentials
 from pipelines.targets.kubeflow_config import TOKEN_VARIABLE, KubeflowTarget
 from pipelines.targets.kubeflow_pipeline import to_text
 from pipelines.targets.preflight import find_problems
-from pipelines.targets.runs import Progress, Step, follow, is_step, refuse
+from pipelines.targets.runs import Progress, Step, follow, refuse
 
 _PASSING = {429, 500, 502, 503, 504}
 _CONNECT = 15.0

@@ -161,10 +161,12 @@ def _set_pod(task: Any, pod: PodConfig) -> None:
 
 
 def _set_maker_of_pods(task: Any, train: TrainPodConfig) -> None:
-    """The pod that makes those of the hosts: it computes nothing, and ends after its pods."""
+    """The pod that makes those of the hosts: it computes nothing, and ends after its pods.
+
+    It is not tried again: its pods are, `retries` times all together.
+    """
     kubernetes = _kubernetes()
-    pod = PodConfig(cpu=_MAKER.cpu, memory=_MAKER.memory, retries=train.retries)
-    _set_pod(task, pod)
+    _set_pod(task, _MAKER)
     task.set_container_image(TPU)
     for variable, path in ((POD_NAME, "metadata.name"), (POD_UID, "metadata.uid")):
         kubernetes.use_field_path_as_env(task, variable, path)

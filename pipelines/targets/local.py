@@ -30,6 +30,7 @@ from components.train_model.accelerators import AcceleratorConfig
 from components.train_model.architectures import ModelConfig
 from pipelines.code import code_digest
 from pipelines.console import Console, open_console
+from pipelines.history import check_earlier_splits
 from pipelines.recipe import (
     ANY_ACCELERATOR,
     NO_DEPLOYMENT,
@@ -135,6 +136,7 @@ def run_local(
     photos, recipe = _absolute(photos), _with_absolute_weights(recipe)
     inputs = find_inputs(photos, recipe.model)
     images = runner.check(inputs)
+    check_earlier_splits(photos, recipe.ingest, output)
     run = _new_run(photos, recipe, recipe_name, output, runner, images, deployment, accelerator)
     with _open_log(run.folder) as log:
         run.save(hourly_price=hourly_price)
@@ -159,6 +161,8 @@ def resume_local(folder: Path, runner: Runner) -> int:
     with _open_log(folder) as log:
         content = read_mapping(str(folder / RUN_FILE))
         parameters = content["parameters"]
+        # The folder may have been moved since.
+        parameters["checkpoint"] = _checkpoint_place(folder)
         inputs = find_inputs(
             build(PhotosConfig, {key: parameters[key] for key in _PHOTOS_KEYS}),
             build(ModelConfig, parameters["model_config"]),
@@ -262,6 +266,8 @@ def _absolute(photos: PhotosConfig) -> PhotosConfig:
     manifest = photos.manifest_path()
     if manifest:
         photos = dataclasses.replace(photos, manifest=str(manifest.resolve()))
+    if photos.previous and "://" not in photos.previous:
+        photos = dataclasses.replace(photos, previous=str(Path(photos.previous).resolve()))
     if "://" in photos.images:
         return photos
     return dataclasses.replace(photos, images=str(Path(photos.images).resolve()))
@@ -311,10 +317,14 @@ def _new_run(
     }
     # After the digest of the parameters, which is the same for every run.
     parameters["command"] = content["command"]
-    parameters["checkpoint"] = str(folder.resolve() / ROOT / CHECKPOINT)
+    parameters["checkpoint"] = _checkpoint_place(folder)
     run = Run(folder, content)
     run.save()
     return run
+
+
+def _checkpoint_place(folder: Path) -> str:
+    return str(folder.resolve() / ROOT / CHECKPOINT)
 
 
 def _new_folder(output: Path, name: str) -> Path:
@@ -458,7 +468,7 @@ class _Listener:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Makes SIGINT and SIGTERM end the run, its running task included, and be written down."""
+    """Makes SIGINT, SIGTERM and SIGHUP end the run with its running task, and be written down."""
 
     def stop(_number: int, _frame: FrameType | None) -> NoReturn:
         # All are listed before one is ended: an orphan would no longer be found.
@@ -467,7 +477,11 @@ def _interruptible() -> Iterator[None]:
                 os.kill(pid, signal.SIGTERM)
         raise _InterruptedRunError
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        # The terminal is gone; under nohup that ends nothing.
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:

@@ -41,7 +41,7 @@ def find_problems(spec: dict[str, Any], root: str, ask: Callable[[], None]) -> l
     images = [one for one in sorted(images_of(spec)) if _can_ask(one)]
     in_bucket = root.startswith("gs://")
     try:
-        token = _token() if images or in_bucket else ""
+        token = _token() if in_bucket or not all(map(_is_here, images)) else ""
     except ConfigError as error:
         # Without a credential no other question would be answered.
         return [*problems, str(error)]
@@ -62,7 +62,12 @@ def _can_ask(image: str) -> bool:
     if not found:
         return False
     host = found["host"]
-    return host == "gcr.io" or host.endswith((".pkg.dev", ".gcr.io")) or host.startswith(_HERE)
+    return host == "gcr.io" or host.endswith((".pkg.dev", ".gcr.io")) or _is_here(image)
+
+
+def _is_here(image: str) -> bool:
+    """Whether a registry is on this machine: it needs no credential, and gets none."""
+    return image.startswith(_HERE)
 
 
 def _unpinned(spec: dict[str, Any]) -> list[str]:
@@ -148,9 +153,10 @@ def _check_image(image: str, token: str) -> None:
 
     found = _DIGEST.fullmatch(image)
     assert found
-    local = found["host"].startswith(_HERE)
+    local = _is_here(image)
     url = f"http{'' if local else 's'}://{found['host']}/v2/{found['name']}/manifests"
-    headers = {"Accept": _MANIFESTS} | ({"Authorization": f"Bearer {token}"} if token else {})
+    asks = {"Authorization": f"Bearer {token}"} if token and not local else {}
+    headers = {"Accept": _MANIFESTS} | asks
     try:
         answer = requests.head(
             f"{url}/{found['digest']}", headers=headers, timeout=_TIMEOUT, allow_redirects=True

@@ -14,7 +14,7 @@ from components.common import storage
 from components.common.errors import ConfigError
 from components.common.processes import RUN_PROCESS
 from components.common.step import require_tensorflow
-from components.ingest_examples.config import PhotosConfig
+from components.ingest_examples.config import PhotosConfig, is_import_file
 from components.train_model.architectures import IMAGENET, NO_WEIGHTS, ModelConfig
 
 
@@ -38,15 +38,21 @@ def find_inputs(photos: PhotosConfig, model: ModelConfig) -> Inputs:
         photos: Where the photos are, in full.
         model: Its weights are named in full, see `find_weights`.
     """
-    paths = [photos.manifest_path()]
+    paths = [photos.manifest_path(), find_weights(model)]
     if "://" not in photos.images:
-        paths.append(Path(photos.images))
-    weights = find_weights(model)
-    paths.append(weights)
+        # Rows of an import file may name photos beside it.
+        images = Path(photos.images)
+        paths.append(images.parent if is_import_file(photos.images) else images)
+    if photos.previous and "://" not in photos.previous:
+        paths.append(Path(photos.previous))
     found = sorted({path.resolve() for path in paths if path})
     networked = {"deploy_model"}
     if model.weights == IMAGENET or storage.is_remote(model.weights):
         networked.add("train_model")
+    remote = any(map(storage.is_remote, (photos.images, photos.manifest, photos.previous)))
+    # Or photos in buckets.
+    if remote or is_import_file(photos.images):
+        networked.add("ingest_examples")
     return Inputs(
         tuple(path for path in found if not any(folder in path.parents for folder in found)),
         frozenset(networked),

@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from components.common.errors import ConfigError
 
-# Tasks that are graphs of steps, and no steps.
-_GRAPHS = ("exit-handler", "condition", "for-loop", "flowers")
 # End of a step that means something to the caller, by the name of the task.
 _REFUSING = "refuse-model"
 _EXIT = re.compile(r"(?:non-zero status of|exit (?:status|code)) (\d+)")
@@ -63,11 +61,6 @@ def refuse(problems: Sequence[str]) -> None:
     if problems:
         numbered = "; ".join(f"({number}) {one}" for number, one in enumerate(problems, 1))
         raise ConfigError(f"{len(problems)} things are missing: {numbered}")
-
-
-def is_step(name: str) -> bool:
-    """Whether a task is a step, and not a graph of steps."""
-    return not name.startswith(_GRAPHS)
 
 
 def follow(

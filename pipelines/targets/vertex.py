@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from components.common.patience import NotFoundError
+from components.common.step import is_step
 from components.common.vertex import Vertex
 from pipelines.targets.preflight import check_api, find_problems
-from pipelines.targets.runs import Progress, Step, follow, is_step, refuse
+from pipelines.targets.runs import Progress, Step, follow, refuse
 from pipelines.targets.vertex_config import VertexTarget
 from pipelines.targets.vertex_pipeline import pipeline_job
 

@@ -12,7 +12,8 @@ import pytest
 from components.images import CPU
 from pipelines.code import CODE_LABEL
 from pipelines.image_lock import ImageLock, load_image_lock, save_image_lock
-from pipelines.targets.containers import RUN_LABEL
+from pipelines.targets.containers import RUN_LABEL, ContainerRunner
+from pipelines.targets.runners import Inputs
 from tests.fakes.engine import engine_proxy, misreport_exit_codes
 
 pytestmark = pytest.mark.docker
@@ -207,3 +208,17 @@ def test_lock_of_these_tests_is_of_this_code(engine, lock):
 
     image = engine.images.get(load_image_lock(lock).images["cpu"])
     assert image.labels[CODE_LABEL] == code_digest()
+
+
+def test_container_that_a_killed_run_left_is_removed_before_it_goes_on(engine, image, tmp_path):
+    left, other = (
+        engine.containers.run(image, ["sleep", "600"], detach=True, labels={RUN_LABEL: str(folder)})
+        for folder in (tmp_path / "run", tmp_path / "run-2")
+    )
+    try:
+        with ContainerRunner().open(Inputs(), tmp_path / "run", {}):
+            running = {one.id for one in engine.containers.list(filters={"label": RUN_LABEL})}
+        assert other.id in running
+        assert left.id not in running
+    finally:
+        other.remove(force=True)

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -284,7 +285,6 @@ class TestChecks:
             ("europe-docker.pkg.dev", True),
             ("gcr.io", True),
             ("eu.gcr.io", True),
-            ("127.0.0.1:5000", True),
             ("notgcr.io", False),
             ("pkg.dev.example.com", False),
             ("docker.io", False),
@@ -299,6 +299,24 @@ class TestChecks:
         spec |= {"root": {}, "components": {}}
         assert preflight.find_problems(spec, "", lambda: None) == []
         assert shown == ([(image, "secret")] if asked else [])
+
+    def test_registry_of_this_machine_needs_no_credential_and_gets_none(self, monkeypatch):
+        asked = []
+
+        def head(url, headers, **_):
+            asked.append((url, headers))
+            return SimpleNamespace(status_code=200)
+
+        monkeypatch.setattr("requests.head", head)
+        images = {"a": f"127.0.0.1:5000/repo/cpu@{DIGEST}"}
+        for token in (None, "secret"):
+            monkeypatch.setattr(preflight, "_token", lambda token=token: {"secret": token}[token])
+            executors = {name: {"container": {"image": image}} for name, image in images.items()}
+            spec = {"deploymentSpec": {"executors": executors}, "root": {}, "components": {}}
+            assert preflight.find_problems(spec, "", lambda: None) == []
+            images["b"] = f"gcr.io/repo/cpu@{DIGEST}"
+        tokens = {url.split("/v2/")[0]: "Authorization" in headers for url, headers in asked}
+        assert tokens == {"http://127.0.0.1:5000": False, "https://gcr.io": True}
 
     @pytest.mark.parametrize("flag", ["--project", "--region"])
     def test_flag_of_another_target_is_refused(self, ready, capsys, flag):
@@ -684,7 +702,8 @@ class TestCompile:
             assert "train-model" in cached
             assert not {"ingest-examples", "deploy-model"} & cached
         elif name == "tpu-hosts":
-            assert retries == {"train-model-on-hosts": 3}
+            # Its pods are tried again, and so their maker is not.
+            assert retries == {}
         else:
             assert retries == {"train-model": 3, "ingest-examples": 2}
             assert {one for one in cached if not one.startswith("condition")} == set()

@@ -30,6 +30,30 @@ def test_photos_manifest_and_weights_are_found_once(tmp_path):
     assert find_inputs(beside, model(str(weights))).paths == (elsewhere, photos, weights)
 
 
+def test_earlier_examples_and_what_lies_beside_an_import_file_are_found(tmp_path):
+    rows, earlier = tmp_path / "import" / "rows.csv", tmp_path / "earlier"
+    rows.parent.mkdir()
+    rows.touch()
+    earlier.mkdir()
+    photos = PhotosConfig(str(rows), previous=str(earlier))
+    assert find_inputs(photos, model()).paths == (earlier, rows.parent)
+
+
+@pytest.mark.parametrize(
+    ("photos", "networked"),
+    [
+        (SYNTHETIC, False),
+        (PhotosConfig("gs://bucket/photos"), True),
+        (PhotosConfig("import.jsonl"), True),
+        (PhotosConfig("photos", "gs://bucket/m.csv", "author"), True),
+        (PhotosConfig("photos", previous="gs://bucket/examples"), True),
+        (PhotosConfig("photos"), False),
+    ],
+)
+def test_ingestion_has_the_network_where_its_photos_need_it(photos, networked):
+    assert ("ingest_examples" in find_inputs(photos, model()).networked) == networked
+
+
 @pytest.mark.parametrize(
     ("weights", "networked"),
     [("none", set()), ("imagenet", {"train_model"}), ("gs://b/w.weights.h5", {"train_model"})],

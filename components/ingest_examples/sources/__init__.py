@@ -17,6 +17,7 @@ from pathlib import Path
 from components.common import gcs
 from components.common.errors import ConfigError
 from components.ingest_examples import synthetic
+from components.ingest_examples.config import is_import_file
 from components.ingest_examples.sources import drawn
 from components.ingest_examples.sources.base import Listing, Photo, Reader
 from components.ingest_examples.sources.folders import (
@@ -30,8 +31,6 @@ from components.ingest_examples.sources.folders import (
 from components.ingest_examples.sources.manifest import read_groups
 
 __all__ = ["Listing", "Photo", "Reader", "find_class_names", "open_source", "read_groups"]
-
-_IMPORT_SUFFIXES = (".csv", ".jsonl")
 
 
 def find_class_names(images: str) -> tuple[str, ...]:
@@ -50,7 +49,7 @@ def find_class_names(images: str) -> tuple[str, ...]:
     if images.startswith(drawn.SCHEME):
         drawn.parse_options(images)
         return synthetic.CLASS_NAMES
-    if _is_import_file(images):
+    if is_import_file(images):
         return open_source(images).class_names
     tree = _peek(images)
     return () if tree.shards() else find_class_folders(tree)
@@ -68,7 +67,7 @@ def open_source(images: str) -> Listing:
     """
     if images.startswith(drawn.SCHEME):
         return drawn.list_flowers(images)
-    if _is_import_file(images):
+    if is_import_file(images):
         from components.ingest_examples.sources.import_files import list_import_file
 
         return list_import_file(images)
@@ -82,10 +81,6 @@ def open_source(images: str) -> Listing:
 
         return list_tree(tree, BucketReader(images))
     return list_tree(tree, FolderReader(images))
-
-
-def _is_import_file(images: str) -> bool:
-    return images.lower().endswith(_IMPORT_SUFFIXES) and not Path(images).is_dir()
 
 
 def _peek(images: str) -> Tree:

@@ -28,7 +28,6 @@ from components.ingest_examples.sources.base import (
 )
 from components.ingest_examples.sources.buckets import PlaceReader
 
-SUFFIXES = (".csv", ".jsonl")
 _UNASSIGNED = "unassigned"
 _ML_USE = "aiplatform.googleapis.com/ml_use"
 

@@ -45,9 +45,14 @@ def test_interval_is_the_published_one(
 def test_interval_lies_within_bounds_and_around_the_share(pair: tuple[int, int]) -> None:
     correct, examples = pair
     low, high = wilson_interval(correct, examples)
-    assert 0.0 <= low <= correct / examples + 1e-12
-    assert correct / examples - 1e-12 <= high <= 1.0
+    assert 0.0 <= low <= correct / examples <= high <= 1.0
     assert low < high
+
+
+@pytest.mark.parametrize("examples", range(1, 200))
+def test_interval_of_all_or_none_ends_there(examples: int) -> None:
+    assert wilson_interval(examples, examples)[1] == 1.0
+    assert wilson_interval(0, examples)[0] == 0.0
 
 
 @given(counts())

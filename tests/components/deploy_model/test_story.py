@@ -10,7 +10,7 @@ from components.common.vertex import ENDPOINT_VARIABLE, Vertex
 from components.deploy_model.config import DeployConfig, ServingConfig
 from components.deploy_model.deploy import decide_and_roll_out
 from components.deploy_model.local_registry import LocalRegistry
-from components.deploy_model.registry import RolledBackError
+from components.deploy_model.registry import RolledBackError, roll_out
 from components.deploy_model.vertex_registry import VertexRegistry
 from tests.fakes import story
 from tests.fakes.vertex import FAULTS, PROJECT, REGION, serve_vertex
@@ -112,6 +112,15 @@ class TestStory:
             deploy(registry, story.make_candidate(tmp_path, "b", 55))
         assert registry.traffic() == {"1": 100}
         assert aliases(registry) == {"champion": "1"}
+        assert registry.unfinished_rollout() is None
+
+    def test_fault_of_a_check_is_rolled_back_and_raised(self, place, tmp_path):
+        registry, _ = place
+        deploy(registry, story.make_candidate(tmp_path, "a", 40))
+        second = registry.add(story.make_candidate(tmp_path, "b", 55))
+        with pytest.raises(ZeroDivisionError):
+            roll_out(registry, second, 10, lambda _: str(1 // 0))
+        assert registry.traffic() == {"1": 100}
         assert registry.unfinished_rollout() is None
 
     def test_first_model_that_answers_wrong_leaves_nothing_up(self, place, tmp_path):

@@ -311,6 +311,19 @@ def test_more_than_a_point_lost_is_flagged(tmp_path, wrong, flagged):
     assert check.size == 5
 
 
+def test_answer_that_is_no_number_is_no_answer(tmp_path):
+    """Of a photo of class 0, too, which is what an argmax makes of it."""
+    (tmp_path / "model").write_bytes(b"12345")
+    tally = Tally(Written("x", tmp_path / "model", lambda images: images, tolerance=0.01))
+    expected = np.tile([0.9, 0.1], (10, 1))
+    received = expected.copy()
+    received[0] = np.nan
+    tally.add(expected, received, np.zeros(10, int))
+    check = tally.check()
+    assert check.flagged
+    assert (check.agreement, check.accuracy, check.largest_difference) == (0.9, 0.9, 1.0)
+
+
 class TestCard:
     def test_travels_with_the_model(self, exported):
         outputs, _ = exported

@@ -146,6 +146,10 @@ def test_output_may_be_a_bucket(
         == (local.dataset.path / "photos.csv").read_bytes()
     )
     assert not storage.exists(scratch)
+    # Names that begin alike are others.
+    assert storage.exists(f"{out}/examples")
+    assert not storage.exists(f"{out}/exam")
+    assert not storage.exists(f"{out}/examples/photos")
     with LocalRunner(1) as runner, pytest.raises(ConfigError, match="already holds examples"):
         ingest_to(PhotosConfig(bucket), CONFIG, out, scratch, runner)
 

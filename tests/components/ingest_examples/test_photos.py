@@ -68,13 +68,13 @@ def png(width: int, height: int, rows: bytes) -> bytes:
     )
 
 
-def oriented(orientation: int) -> bytes:
-    """A JPEG, red on the left and blue on the right, that asks to be turned when shown."""
+def oriented(orientation: int, kind: str = "JPEG") -> bytes:
+    """Red on the left and blue on the right, and asks to be turned when shown."""
     image = plain("RGB", RED, (96, 96))
     image.paste(BLUE, (48, 0, 96, 96))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encode(image, quality=95, exif=exif)
+    return encode(image, kind, quality=95, exif=exif)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF"])
@@ -101,6 +101,13 @@ def test_mode_becomes_rgb(mode: str, tone: object, expected: tuple[int, int, int
     assert np.abs(colour(image, 16, 16) - expected).max() <= 2
 
 
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_samples_of_32_bits_are_rejected(mode: str) -> None:
+    """Whether 1 or 255 is white, nothing says; as 16 bits they would be black."""
+    reason, detail = rejected(encode(plain(mode, 1), "TIFF"))
+    assert (reason, detail) == (Reason.UNREADABLE, "samples of 32 bits; expected 8 or 16")
+
+
 def test_transparent_palette_entry_becomes_white() -> None:
     image = plain("P", 1)
     image.putpalette([0, 0, 0, *RED])
@@ -115,6 +122,7 @@ def test_cmyk_jpeg_keeps_its_colour() -> None:
     assert np.abs(colour(image, 16, 16) - RED).max() <= 6
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP", "TIFF"])
 @pytest.mark.parametrize(
     ("orientation", "red_at"),
     [
@@ -128,8 +136,8 @@ def test_cmyk_jpeg_keeps_its_colour() -> None:
         (8, (16, 28)),
     ],
 )
-def test_orientation_is_applied(orientation: int, red_at: tuple[int, int]) -> None:
-    image = stored(oriented(orientation))
+def test_orientation_is_applied(orientation: int, red_at: tuple[int, int], kind: str) -> None:
+    image = stored(oriented(orientation, kind))
     assert np.abs(colour(image, *red_at) - RED).max() <= 6
     opposite = SIZE - 1 - red_at[0], SIZE - 1 - red_at[1]
     assert np.abs(colour(image, *opposite) - BLUE).max() <= 6

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
@@ -7,16 +6,16 @@ import pytest
 from components.common import html
 from components.common.config import to_json
 from components.common.errors import DataError
+from components.common.evaluation import wilson_interval
 from components.report_run.report import RunFacts, StepCost, report_at_gate, write_report
-from tests.builders import make_evaluation
+from tests.builders import bless, make_evaluation
 
 
 @pytest.fixture
 def inputs(tmp_path):
-    verdict = {"blessed": True, "reason": "test accuracy is fine", "threshold": 0.8}
-    (tmp_path / "verdict.json").write_text(json.dumps(verdict))
     evaluation = to_json(dataclasses.asdict(make_evaluation()))
     (tmp_path / "evaluation.json").write_text(evaluation)
+    bless(tmp_path / "evaluation.json", tmp_path / "verdict.json")
     pages: list[Path] = []
     for title in ("One", "Two <b>"):
         page = tmp_path / f"{len(pages)}.html"
@@ -31,7 +30,7 @@ def test_verdict_stands_before_the_pages(inputs, tmp_path):
         verdict, evaluation, pages, tmp_path / "report.html", "run-7", "flowers run --images 'a b'"
     )
     page = (tmp_path / "report.html").read_text()
-    order = ["<h1>Run run-7</h1>", "Gate open: test accuracy is fine.", "about One", "about Two"]
+    order = ["<h1>Run run-7</h1>", "Gate open: of a test.", "about One", "about Two"]
     places = [page.index(text) for text in order]
     assert places == sorted(places)
     assert "flowers run --images &#39;a b&#39;" in page
@@ -50,8 +49,28 @@ def test_missing_page_is_refused(inputs, tmp_path):
 def test_no_verdict_is_refused(inputs, tmp_path):
     verdict, evaluation, pages = inputs
     verdict.write_text('{"blessed": true}')
-    with pytest.raises(DataError, match="expected the verdict of gate-model"):
+    with pytest.raises(DataError, match="expected gate_model's JSON file"):
         report_at_gate(verdict, evaluation, pages, tmp_path / "report.html")
+
+
+def test_verdict_of_another_evaluation_is_refused(inputs, tmp_path):
+    verdict, evaluation, pages = inputs
+    changed = dataclasses.replace(make_evaluation(), loss=9.0)
+    evaluation.write_text(to_json(dataclasses.asdict(changed)))
+    with pytest.raises(DataError, match="the verdict is of another evaluation"):
+        report_at_gate(verdict, evaluation, pages, tmp_path / "report.html")
+
+
+@pytest.mark.parametrize("correct", [25, 0])
+def test_all_right_or_none_is_drawn(tmp_path, correct):
+    """The interval ends at the accuracy itself."""
+    low, high = wilson_interval(correct, 25)
+    scores = dataclasses.replace(
+        make_evaluation(), accuracy=correct / 25, accuracy_low=low, accuracy_high=high
+    )
+    facts = RunFacts("Run", "Gate open: fine.", True, {}, "", 0.8, scores)
+    write_report(facts, [], tmp_path / "report.html")
+    assert f"Test accuracy {100 * correct // 25}.00 %" in (tmp_path / "report.html").read_text()
 
 
 def test_champion_and_costs(tmp_path):

@@ -18,6 +18,7 @@ def fake(monkeypatch):
         job = v1.PipelineJob(name=NAME)
         states = v1.PipelineTaskDetail.State
         for task, end, message in (
+            ("condition-1", states.FAILED, "a task of it failed"),
             ("train-model", states.SUCCEEDED, ""),
             ("deploy-model", states.FAILED, "<b>no machine</b>"),
         ):
@@ -39,6 +40,7 @@ def test_writes_every_task_and_the_error(fake, tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["state"], summary["error"]) == ("FAILED", "no machine")
     tasks = {task["name"]: task for task in summary["tasks"]}
+    assert list(tasks) == ["train-model", "deploy-model"]
     assert tasks["train-model"] == {
         "name": "train-model",
         "state": "SUCCEEDED",

@@ -158,7 +158,7 @@ def test_damaged_shard_is_a_line_for_the_user(tmp_path):
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 0xFF
     shard.write_bytes(content)
-    with pytest.raises(DataError, match=r"damaged examples .* ingest the photos anew"):
+    with pytest.raises(DataError, match=r"damaged behind example \d.* ingest the photos anew"):
         run(broken, tmp_path / "out")
     assert not any((tmp_path / "out" / name).exists() for name in OUTPUTS)
 
