@@ -70,6 +70,7 @@ def test_step_is_the_same_as_its_module(name):
         (["fly"], ["fly"]),
         (["step", "fly"], ["fly"]),
         (["step", "ingest", "--output", "x"], ["--images"]),
+        (["data", "ingest", "--images", "x", "--output", "y", "--scratch", "z"], ["--scratch"]),
         (
             [
                 *("step", "train", "--examples", "e", "--augmented", "a", "--output", "o"),

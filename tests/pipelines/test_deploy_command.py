@@ -82,6 +82,18 @@ def test_promote_names_a_version(place, capsys):
     assert (aliases["champion"], aliases["previous"]) == ("1", "2")
 
 
+@pytest.mark.parametrize("command", [["promote", "--version", "1"], ["rollback"]])
+def test_photo_that_is_not_there(place, capsys, tmp_path, command):
+    before = status(capsys, place)
+    photo = tmp_path / "none.jpg"
+    code, _, err = run(capsys, *command, "--registry", place, "--photos", photo)
+    assert (code, err) == (
+        2,
+        f"flowers: --photos {photo}: cannot be read (No such file or directory)\n",
+    )
+    assert status(capsys, place) == before
+
+
 def test_version_that_is_not_there(place, capsys):
     code, _, err = run(capsys, "promote", "--registry", place, "--version", "9")
     assert (code, err) == (2, "flowers: --version 9: expected one of 1, 2\n")

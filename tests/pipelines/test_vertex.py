@@ -355,9 +355,12 @@ class TestSchedule:
 
     def test_create_twice_is_one_schedule(self, fake, here, capsys):
         self.create(fake, here, capsys)
-        code, out, _ = self.create(fake, here, capsys)
+        code, out, _ = self.create(fake, here, capsys, "--time-zone", "Europe/Zurich")
         assert code == 0
         assert "exists already" in out
+        # What stays is shown, and no run that is in no schedule.
+        assert "it is active, 0 3 * * 1  UTC" in out
+        assert "next run" not in out
         assert len(fake.schedules) == 1
 
     @pytest.mark.parametrize("kind", FAULTS)

@@ -2,6 +2,8 @@
 
 import base64
 import concurrent.futures
+import contextlib
+import http.client
 import json
 import shutil
 import socket
@@ -319,3 +321,18 @@ class TestOperation:
             assert (code, content) == (500, b'{"error":"a fault of the server"}')
             del server.model.predict
             assert server.ask("POST", PREDICT, photo(), RAW)[0] == 200
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_as_many_connections_are_served_as_are_allowed(saved_model, most):
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running_server(saved_model, max_connections=most))
+        codes = []
+        for _ in range(most + 1):
+            connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
+            stack.callback(connection.close)
+            connection.request("GET", "/healthz")
+            with connection.getresponse() as response:
+                codes.append(response.status)
+                response.read()
+    assert codes == [200] * most + [503]
