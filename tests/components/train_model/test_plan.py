@@ -47,10 +47,10 @@ def test_curve_of_the_rate_has_every_step_of_both_phases(plan):
     epochs, rates = zip(*plan.learning_rates(), strict=True)
     assert epochs == pytest.approx([step / 12 for step in range(5 * 12)])
     assert set(rates[:24]) == {0.5}
-    assert rates[24] == 0.0
-    # The line of the warm-up ends in the middle of the second phase.
-    assert max(rates[24:]) == pytest.approx(0.1)
-    assert rates.index(max(rates[24:])) == 24 + 18
+    # The warm-up is a line through 0 before the first of its 18 steps, and ends at the peak.
+    assert rates[24:42] == pytest.approx([0.1 * step / 18 for step in range(1, 19)])
+    assert list(rates[42:]) == sorted(rates[42:], reverse=True)
+    assert rates[-1] < 0.001
 
 
 def test_long_curve_is_thinned_out():
