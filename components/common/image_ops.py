@@ -20,7 +20,7 @@ def decode_jpeg(jpeg: tf.Tensor) -> tf.Tensor:
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes a photo as it is sent: a JPEG or a PNG to what ingestion would have seen.
+    """Decodes a photo as it is sent; a JPEG, or a PNG that is upright, as ingestion does.
 
     Args:
         encoded: Scalar `tf.string`: JPEG, PNG, GIF (first frame) or BMP.

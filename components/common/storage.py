@@ -26,13 +26,11 @@ def exists(place: str) -> bool:
     """Whether there is such a file, or anything in such a folder."""
     if not is_remote(place):
         return Path(place).exists()
-    _, name = gcs.split_place(place.rstrip("/"))
-    # Others begin alike: a listing goes by the beginning of names.
+    place = place.rstrip("/")
+    _, name = gcs.split_place(place)
+    # A listing goes by the beginning of names, and has others that begin alike.
     within = f"{name}/" if name else ""
-    return any(
-        blob.name == name or blob.name.startswith(within)
-        for blob in gcs.list_blobs(place.rstrip("/"))
-    )
+    return any(blob.name == name or blob.name.startswith(within) for blob in gcs.list_blobs(place))
 
 
 def read(place: str) -> bytes:

@@ -126,7 +126,7 @@ def _with_pods(body: Callable[..., None], target: KubeflowTarget) -> Callable[..
         for name, task in Pipeline.get_default_pipeline().tasks.items():
             _set_identity(task, target)
             if name == HOSTS_TASK:
-                _set_maker_of_pods(task, target.train)
+                _set_maker_of_pods(task)
             else:
                 _set_pod(task, target.train if name == TRAIN_TASK else target.pod(name))
             if name == TRAIN_TASK:
@@ -160,7 +160,7 @@ def _set_pod(task: Any, pod: PodConfig) -> None:
         _kubernetes().set_timeout(task, round(pod.timeout_hours * 3600))
 
 
-def _set_maker_of_pods(task: Any, train: TrainPodConfig) -> None:
+def _set_maker_of_pods(task: Any) -> None:
     """The pod that makes those of the hosts: it computes nothing, and ends after its pods.
 
     It is not tried again: its pods are, `retries` times all together.

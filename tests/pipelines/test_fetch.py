@@ -116,6 +116,15 @@ def test_archive_becomes_a_folder_of_class_folders(site: Site, tmp_path: Path) -
     assert len(site.asked) == 1
 
 
+def test_output_may_be_the_folder_that_one_is_in(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path / "photos")
+    fetch(site.archive(), Path(), QUICK)
+    assert "photos/daisy/1.jpg" in files_below(tmp_path)
+
+
 CREDITS = """All images in this archive are licensed under the Creative Commons
 daisy/1.jpg CC-BY by A Guy - and, his dog - https://www.flickr.com/photos/80901381@N04/1/
 roses/2.jpg CC-BY https://www.flickr.com/photos/larkander/ - by Johan  Larkander

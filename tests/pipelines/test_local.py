@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import io
 import json
 import os
@@ -334,10 +335,12 @@ def children(pid):
     return [int(child) for path in lists for child in path.read_text().split()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopped_run_says_so_and_leaves_no_process(photos, tmp_path, number):
     output = tmp_path / "runs"
-    process = start("--images", photos, "--output", output, *TINY)
+    # These tests themselves may run under nohup.
+    heeds = functools.partial(signal.signal, number, signal.SIG_DFL)
+    process = start("--images", photos, "--output", output, *TINY, preexec_fn=heeds)
     wait_for(lambda: run_json(output)["tasks"]["ingest-examples"]["state"] == "running")
     wait_for(lambda: children(process.pid))
     descendants = children(process.pid)

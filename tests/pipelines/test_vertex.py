@@ -90,6 +90,17 @@ class TestSubmit:
         assert list(fake.contexts[name].parent_contexts) == [fake.contexts["petals"].name]
         assert fake.contexts["petals"].schema_title == "system.Experiment"
 
+    def test_run_that_cannot_join_its_experiment_goes_on(self, fake, here, capsys, monkeypatch):
+        def refuse(*_):
+            raise ConfigError("no such name")
+
+        lock_images(here, fake)
+        monkeypatch.setattr(runs, "add_to_experiment", refuse)
+        code, out, _ = run(capsys, *SUBMIT, "--experiment", "My Petals")
+        assert code == 0
+        assert "warning: the run is not in experiment My Petals: no such name" in out
+        assert len(fake.jobs) == 1
+
     def test_dry_run_prints_the_request_and_sends_none(self, fake, here, capsys):
         lock_images(here, fake)
         code, out, _ = run(capsys, *SUBMIT, "--dry-run")

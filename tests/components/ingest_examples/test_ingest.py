@@ -544,6 +544,19 @@ def test_nothing_is_left_where_the_page_fails_while_shards_are_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_page_has_pictures_of_the_first_classes_only(tmp_path: Path) -> None:
+    """Those of a thousand classes would make it 100 MB."""
+    names = [f"class {number:02d}" for number in range(22)]
+    root = make_photos(tmp_path / "photos", per_class=30, class_names=names)
+    result = run(root, tmp_path / "output", test_fraction=0.3, validation_fraction=0.3)
+    assert len(result.dataset.class_names) == 22
+    page = (tmp_path / "output" / "report.html").read_text()
+    pictures = page.partition(">Pictures</h2>")[2].partition("</section>")[0]
+    assert "The first 20 of 22 classes." in pictures
+    assert "class 19" in pictures
+    assert "class 20" not in pictures
+
+
 def test_output_that_exists_is_not_overwritten(photos_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("mine")
     with pytest.raises(ConfigError, match=r"report.html already exists"):
