@@ -111,11 +111,18 @@ def _train(paths: tuple[Path, Path], recipe: Recipe, output: Path) -> dict[str, 
 @_recipe_option
 @_photos_options
 @click.option("--seeds", default=3, show_default=True, help="Trainings, each from another seed.")
+@click.option(
+    "--split-salt",
+    "salts",
+    multiple=True,
+    help="Divides the photos so, for so many trainings; once for each.  [default: the recipe's]",
+)
 def accuracy(
     photos: PhotosConfig,
     recipe: str,
     assignments: tuple[str, ...],
     seeds: int,
+    salts: tuple[str, ...],
 ) -> None:
     """Test accuracy and training time of a recipe: the mean of several seeds, and the spread."""
     import_tensorflow_quietly()
@@ -125,28 +132,33 @@ def accuracy(
     loaded = load_recipe(recipe, assignments)
     _show_machine()
     accuracies, times = [], []
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        examples, augmented = _prepare(folder, loaded, photos)
-        counts = load_dataset(examples).counts
-        _show("examples", ", ".join(f"{count} {name}" for name, count in counts.items()))
-        for seed in range(seeds):
-            run = folder / str(seed)
-            seeded = dataclasses.replace(loaded, train=dataclasses.replace(loaded.train, seed=seed))
-            result = _train((examples, augmented), seeded, run)
-            with _quiet():
-                scored = evaluate(
-                    examples, run / "model", run / "evaluation.json", run / "evaluation.html"
+    for salt in salts or (loaded.ingest.split_salt,):
+        ingest = dataclasses.replace(loaded.ingest, split_salt=salt)
+        divided = dataclasses.replace(loaded, ingest=ingest)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            examples, augmented = _prepare(folder, divided, photos)
+            counts = load_dataset(examples).counts
+            shown = ", ".join(f"{count} {name}" for name, count in counts.items())
+            _show(f"examples, split by {salt}", shown)
+            for seed in range(seeds):
+                run = folder / str(seed)
+                train = dataclasses.replace(loaded.train, seed=seed)
+                seeded = dataclasses.replace(divided, train=train)
+                result = _train((examples, augmented), seeded, run)
+                with _quiet():
+                    scored = evaluate(
+                        examples, run / "model", run / "evaluation.json", run / "evaluation.html"
+                    )
+                seconds = sum(epoch["seconds"] for epoch in result["history"])
+                accuracies.append(scored.accuracy)
+                times.append(seconds)
+                _show(
+                    f"seed {seed}",
+                    f"{scored.accuracy:.2%} ({scored.correct} of {scored.examples}), kept epoch "
+                    f"{result['kept']['epoch']} of {len(result['history'])}, {seconds:.0f} s of "
+                    f"training, {result['parameters']:,} weights, {result['precision']}",
                 )
-            seconds = sum(epoch["seconds"] for epoch in result["history"])
-            accuracies.append(scored.accuracy)
-            times.append(seconds)
-            _show(
-                f"seed {seed}",
-                f"{scored.accuracy:.2%} ({scored.correct} of {scored.examples}), kept epoch "
-                f"{result['kept']['epoch']} of {len(result['history'])}, {seconds:.0f} s of "
-                f"training, {result['parameters']:,} weights, {result['precision']}",
-            )
     _show(
         "test accuracy",
         f"mean {statistics.mean(accuracies):.2%}, from {min(accuracies):.2%} to "

@@ -156,13 +156,16 @@ def write_split(folder: Path, payloads: Sequence[bytes], shards: int) -> None:
         write_shard(folder / shard_name(folder.name, index, shards, len(part)), part)
 
 
-def make_model(path: Path, dataset_path: Path, stages: Stages | None = None) -> Path:
+def make_model(
+    path: Path, dataset_path: Path, stages: Stages | None = None, test_size: int = 0
+) -> Path:
     """Makes the folder of an untrained model for a data set and returns it.
 
     Args:
         path: Folder to make.
         dataset_path: Data set that gives class names and image size.
         stages: Fire modules, in place of those of `TINY_MODEL`.
+        test_size: Side to which it resizes images that are not of it; 0 for that of the data set.
     """
     import keras
 
@@ -172,11 +175,15 @@ def make_model(path: Path, dataset_path: Path, stages: Stages | None = None) -> 
     from components.common.models import save_model
     from components.train_model.architectures import ModelConfig
     from components.train_model.models import build_model
+    from components.train_model.models.blocks import resize_first
 
     dataset = load_dataset(dataset_path)
     config = build(ModelConfig, TINY_MODEL | ({"stages": stages} if stages else {}))
     keras.utils.set_random_seed(0)
-    model = build_model(config, dataset.image_size, len(dataset.class_names))
+    size = test_size or dataset.image_size
+    model = build_model(config, size, len(dataset.class_names))
+    if size != dataset.image_size:
+        model = resize_first(model, size, dataset.image_size)
     metadata = ModelMetadata(
         class_names=dataset.class_names,
         image_size=dataset.image_size,

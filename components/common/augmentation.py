@@ -57,6 +57,25 @@ def to_uint8(images: KerasTensor) -> KerasTensor:
     return ops.cast(ops.clip(ops.round(images), 0.0, 255.0), "uint8")
 
 
+def resize(images: KerasTensor, size: int) -> KerasTensor:
+    """Resizes whole images just as crops of them are resized.
+
+    Args:
+        images: `uint8` [batch, side, side, 3].
+        size: Side of the results, in pixels.
+
+    Returns:
+        `uint8` [batch, size, size, 3].
+    """
+    axis = resizing_matrix(images.shape[1], size)[None]
+    return to_uint8(_resample(ops.cast(images, "float32"), axis, axis))
+
+
+def resizing_matrix(side: int, size: int) -> KerasTensor:
+    """Weights that resize a whole axis, `float32` [size, side]; every row adds up to 1."""
+    return _interpolation(ops.zeros([1]), ops.ones([1]), side, size)[0]
+
+
 def _random_colours(
     pixels: KerasTensor, draws: list[KerasTensor], policy: AugmentPolicy
 ) -> KerasTensor:

@@ -20,10 +20,10 @@ def check_agreement(model: ModelConfig, train: TrainConfig, image_size: int) -> 
         # What one replica can do; more have to divide it further.
         train.batch_size(replicas=1)
     asked = model.net_size(image_size)
-    if model.reduction > 1 and not train.crop_size:
+    if asked != image_size and not train.crop_size:
         raise ConfigError(
-            f"train.crop_size: expected one with a model.reduction of {model.reduction}, without "
-            "which training would see larger images than the finished model does, received 0"
+            f"train.crop_size: expected one with a model.test_size of {asked}, without which "
+            f"training would see images of {image_size}, received 0"
         )
     size = train.crop_size or image_size
     if size != asked and not model.takes_any_size():

@@ -33,20 +33,21 @@ class ModelConfig:
         weights: Where the first weights come from: `none` for random ones, `imagenet`, or a local
             path or a `gs://` URI of a file of weights without head or of a model of ours.
         test_time_flip: The finished model averages its answer over the image and its mirror image.
-        reduction: The finished model sees images at this fraction of their sides, 2 for half of
-            them; training crops are taken from the whole, so that large crops and small ones alike
-            are sharp.
+        test_size: Side at which the finished model looks at its images, in pixels; 0 for that of
+            the examples. The model resizes them as training crops are resized. With crops, a net
+            is asked about what it has learned from only where that is so: images that ingestion
+            resized are sharper than any crop of them.
     """
 
     name: str
     dropout: float = 0.0
     weights: str = NO_WEIGHTS
     test_time_flip: bool = False
-    reduction: int = 1
+    test_size: int = 0
 
     def __post_init__(self) -> None:
         check("dropout", self.dropout, Range(0.0, 0.95))
-        check("reduction", self.reduction, Range(1, 16))
+        check("test_size", self.test_size, Range(0, 4096))
         if not self.weights:
             raise ConfigError(
                 "weights: expected none, imagenet, a path or a gs:// URI, received nothing"
@@ -64,18 +65,13 @@ class ModelConfig:
             image_size: Side of the examples, in pixels.
 
         Raises:
-            ConfigError: It is no whole number, or too small for the net.
+            ConfigError: It is too small for the net.
         """
-        size, rest = divmod(image_size, self.reduction)
-        if rest:
-            raise ConfigError(
-                f"model.reduction: expected a divisor of the image size {image_size}, received "
-                f"{self.reduction}"
-            )
+        size = self.test_size or image_size
         if size < self.smallest_size():
+            key = "model.test_size" if self.test_size else "ingest.image_size"
             raise ConfigError(
-                f"ingest.image_size: expected at least {self.smallest_size() * self.reduction} for "
-                f"{self.name}, received {image_size}"
+                f"{key}: expected at least {self.smallest_size()} for {self.name}, received {size}"
             )
         return size
 

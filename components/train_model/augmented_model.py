@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-from keras import KerasTensor, ops
+from keras import KerasTensor
 
 from components.common import augmentation
 from components.train_model import mixing
@@ -21,19 +21,19 @@ class AugmentedModel(keras.Model):
         net: Images to probabilities.
         config: What to do to the images.
         size: Side of the images that the net is trained on, in pixels.
-        reduction: Where it is asked, it sees the means of blocks of so many pixels squared, as
-            `reduce_first` has it.
+        test_size: Where it is asked, it sees the images at this side, as `resize_first` has it;
+            0 for as they are.
     """
 
     def __init__(
-        self, net: keras.Model, config: TrainConfig, size: int, reduction: int = 1
+        self, net: keras.Model, config: TrainConfig, size: int, test_size: int = 0
     ) -> None:
         # The draws are float32 whatever the net computes in.
         super().__init__(name="augmented", dtype="float32")
         self.net = net
         self._config = config
         self._size = size
-        self._reduction = reduction
+        self._test_size = test_size
         # The net has all weights there are.
         self.built = True
 
@@ -50,7 +50,7 @@ class AugmentedModel(keras.Model):
         # The JAX backend plans a training step with `training` unset.
         images, draws = inputs if isinstance(inputs, tuple) else (inputs, None)
         if not training:
-            return self.net(self._reduced(images), training=False)
+            return self.net(self._resized(images), training=False)
         config = self._config
         if config.policy is not None:
             of_policy = draws[:, : augmentation.DRAWS]
@@ -77,12 +77,10 @@ class AugmentedModel(keras.Model):
         self.steps_per_execution = steps
         self.train_function = self.test_function = None
 
-    def _reduced(self, images: KerasTensor) -> KerasTensor:
-        if self._reduction == 1:
+    def _resized(self, images: KerasTensor) -> KerasTensor:
+        if self._test_size in (0, images.shape[1]):
             return images
-        pixels = ops.cast(images, "float32")
-        means = ops.average_pool(pixels, self._reduction, data_format="channels_last")
-        return ops.cast(means + 0.5, "uint8")
+        return augmentation.resize(images, self._test_size)
 
 
 class GhostBatchModel(AugmentedModel):

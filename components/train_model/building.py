@@ -61,7 +61,7 @@ def wrap_for_training(
         ConfigError: A replica that runs a step of its own would have a part of a ghost batch.
     """
     ghosts = config.ghost_batches(replicas)
-    arguments = config, config.crop_size or image_size, architecture.reduction
+    arguments = config, config.crop_size or image_size, architecture.test_size
     frozen = config.batch_norm == FROZEN
     if not on_tensorflow():
         net = set_batch_norm(net, 0 if frozen else ghosts, replicas, split)

@@ -32,7 +32,7 @@ from components.train_model.fitting import EventLogs, Follower, fit
 from components.train_model.history import TrainResult
 from components.train_model.input_pipeline import damage_is_data_error
 from components.train_model.models import build_model
-from components.train_model.models.blocks import average_over_flip, reduce_first
+from components.train_model.models.blocks import average_over_flip, resize_first
 from components.train_model.plan import Plan
 from components.train_model.precision import choose_precision
 from components.train_model.report import write_report
@@ -304,8 +304,8 @@ def _save(
     bare = build_model(config, size, len(examples.class_names))
     checkpoint.restore_kept(bare)
     parameters = bare.count_params()
-    if config.reduction > 1:
-        bare = reduce_first(bare, config.reduction, examples.image_size)
+    if size != examples.image_size:
+        bare = resize_first(bare, size, examples.image_size)
     if config.test_time_flip:
         bare = average_over_flip(bare)
     metadata = ModelMetadata(

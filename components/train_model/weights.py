@@ -21,6 +21,7 @@ from components.train_model.architectures import (
     MobilenetV2Config,
     ModelConfig,
 )
+from components.train_model.models.blocks import weights_of_net
 
 PUBLISHED = "https://storage.googleapis.com/tensorflow/keras-applications"
 _ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
@@ -158,7 +159,7 @@ def _load_model(
             f"model.weights: expected a head for the classes {', '.join(class_names)} of the "
             f"examples, received one for {', '.join(metadata.class_names)} in {config.weights}"
         )
-    values = load_model(folder).get_weights()
+    values = weights_of_net(load_model(folder))
     expected, received = ([w.shape for w in weights] for weights in (model.get_weights(), values))
     if expected != received:
         raise ConfigError(

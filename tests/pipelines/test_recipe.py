@@ -43,7 +43,7 @@ def test_assignment_changes_one_value():
         ("model.name=resnet", ["model.name", "squeezenet", "'resnet'"]),
         ("train.optimizer.name=lion", ["train.optimizer.name", "adamw", "'lion'"]),
         ("train.epochs", ["train.epochs", "KEY=VALUE"]),
-        ("model.reduction=3", ["model.reduction", "divisor of the image size 112", "3"]),
+        ("model.test_size=-1", ["model.test_size", "0 to 4096", "-1"]),
     ],
 )
 def test_wrong_assignment_names_the_key(assignment, words):
@@ -92,7 +92,13 @@ def test_large_bounds_are_written_out():
             "train.crop_size: expected at least 3 for squeezenet",
         ),
         ("dense", ["train.crop_size=96"], "train.crop_size: expected .* with dense"),
-        ("squeezenet", ["model.reduction=2", "train.crop_size=0"], "train.crop_size: .*received 0"),
+        (
+            "squeezenet",
+            ["model.test_size=96", "train.crop_size=0"],
+            "train.crop_size: expected one with a model.test_size of 96, .*received 0",
+        ),
+        ("squeezenet", ["model.test_size=2"], "model.test_size: expected at least 3"),
+        ("dense", ["model.test_size=96"], "train.crop_size: .*received 0"),
         ("squeezenet", ["train.batch_norm=frozen", "train.ghost_batch_size=0"], "train.batch_norm"),
     ],
 )

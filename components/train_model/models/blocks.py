@@ -4,14 +4,16 @@ import difflib
 from typing import Any
 
 import keras
-from keras import layers
+from keras import layers, ops
 
+from components.common import augmentation
 from components.common.errors import ConfigError
 from components.common.layers import single_layers
 
 # Short trainings see few batches, so the statistics must follow them fast.
 BATCH_NORM_MOMENTUM = 0.9
 HEAD = ("dropout", "softmax")
+_RESIZE = "resize"
 
 
 def image_input(image_size: int | None) -> keras.KerasTensor:
@@ -117,19 +119,32 @@ def average_over_flip(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, outputs, name=f"{model.name}_both_ways")
 
 
-def reduce_first(net: keras.Model, factor: int, image_size: int) -> keras.Model:
-    """Wraps a net so that it sees the means of square blocks of pixels.
+def resize_first(net: keras.Model, size: int, image_size: int) -> keras.Model:
+    """Wraps a net so that it looks at its images at another size, as `augmentation.resize` does.
+
+    In layers that every format of an export has: a dense layer without bias resizes an axis.
 
     Args:
-        net: Images to probabilities, for images of any size or of the reduced one.
-        factor: Side of a block, in pixels.
-        image_size: Side of the images that the result takes, a multiple of the factor.
+        net: Images to probabilities, for images of any size or of this one.
+        size: Side of the images that the net looks at, in pixels.
+        image_size: Side of the images that the result takes, in pixels.
 
     Returns:
         A model that shares the weights: `uint8` [batch, image_size, image_size, 3] to the outputs
         of the net. Keras cuts off fractions where the net takes whole numbers, hence the half.
     """
-    inputs = layers.Input([image_size, image_size, 3], dtype="uint8", name="image")
-    pixels = layers.Rescaling(1.0, offset=0.5, dtype="float32", name="for_rounding")(inputs)
-    means = layers.AveragePooling2D(factor, dtype="float32", name="reduce")(pixels)
-    return keras.Model(inputs, net(means), name=f"{net.name}_on_{image_size // factor}")
+    resize = layers.Dense(size, use_bias=False, trainable=False, dtype="float32", name=_RESIZE)
+    images = layers.Input([image_size, image_size, 3], dtype="uint8", name="image")
+    x = layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
+    x = resize(layers.Permute((1, 3, 2), name="columns_last")(x))
+    x = resize(layers.Permute((3, 2, 1), name="rows_last")(x))
+    matrix = augmentation.resizing_matrix(image_size, size)
+    resize.set_weights([ops.convert_to_numpy(matrix).T])
+    x = layers.Permute((3, 1, 2), name="channels_last")(x)
+    rounded = layers.Rescaling(1.0, offset=0.5, dtype="float32", name="for_rounding")(x)
+    return keras.Model(images, net(rounded), name=f"{net.name}_at_{size}")
+
+
+def weights_of_net(model: keras.Model) -> list[Any]:
+    """Values of all weights of a net, without those that `resize_first` put in front of it."""
+    return [one.numpy() for one in model.weights if one.path.split("/")[-2] != _RESIZE]

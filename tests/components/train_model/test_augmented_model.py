@@ -10,7 +10,7 @@ from components.train_model import mixing
 from components.train_model.augmented_model import AugmentedModel, GhostBatchModel
 from components.train_model.config import ConstantConfig, TrainConfig
 from components.train_model.models.batch_norm import set_batch_norm
-from components.train_model.models.blocks import reduce_first
+from components.train_model.models.blocks import resize_first
 
 POLICY = AugmentPolicy(crop_area=0.5)
 
@@ -35,11 +35,11 @@ def net(watched):
     return keras.Model(inputs, layers.Dense(3, activation="softmax")(mean))
 
 
-def augmented_model(net, size=16, reduction=1, **changes):
+def augmented_model(net, size=16, test_size=0, **changes):
     config = TrainConfig(
         epochs=1, global_batch_size=4, schedule=ConstantConfig(peak=0.1), **changes
     )
-    return AugmentedModel(net, config, size, reduction)
+    return AugmentedModel(net, config, size, test_size)
 
 
 def images():
@@ -89,16 +89,28 @@ def test_draws_stay_exact_whatever_the_net_computes_in(watched):
     assert np.array_equal(watched.seen, expected)
 
 
-@pytest.mark.parametrize("factor", [2, 3])
-def test_net_sees_means_of_blocks_where_it_is_asked(net, watched, factor):
-    model = augmented_model(net, 24, reduction=factor)
-    model(images(), training=False)
-    seen = watched.seen.numpy()
-    side = 24 // factor
-    blocks = images().numpy().reshape(4, side, factor, side, factor, 3).astype(float)
-    assert np.abs(seen - blocks.mean(axis=(2, 4))).max() <= 0.5 + 1e-6
-    reduce_first(net, factor, 24)(images())
+@pytest.mark.parametrize("size", [8, 16, 17, 24, 32])
+def test_net_sees_whole_images_resized_as_crops_are(net, watched, size):
+    augmented_model(net, 24, test_size=size)(images(), training=False)
+    seen = watched.seen.numpy().astype(float)
+    # A crop of everything: neither mirrored nor moved.
+    everything = AugmentPolicy(
+        flip=False, saturation=(1.0, 1.0), brightness=0.0, contrast=0.0, crop_area=1.0
+    )
+    augmented_model(net, size, policy=everything)((images(), draws()), training=True)
     assert np.array_equal(watched.seen, seen)
+    expected = tf.image.resize(images(), [size, size], antialias=True)
+    assert np.abs(seen - expected).max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("size", [8, 17, 32])
+def test_finished_model_resizes_as_the_one_that_was_validated(net, watched, size):
+    augmented_model(net, 24, test_size=size)(images(), training=False)
+    validated = watched.seen.numpy().astype(int)
+    resize_first(net, size, 24)(images())
+    # A half is rounded to the even number by the one, up by the other.
+    assert np.abs(watched.seen.numpy().astype(int) - validated).max() <= 1
+    assert (watched.seen.numpy() == validated).mean() > 0.95
 
 
 @pytest.mark.parametrize("kind", ["float32", "mixed_float16"])

@@ -277,16 +277,16 @@ def test_trains_on_crops_and_validates_on_whole_images(examples, tmp_path):
     assert accuracy_on_validation(examples, tmp_path) == pytest.approx(result.kept.val_accuracy)
 
 
-def test_net_sees_the_examples_reduced(examples, tmp_path):
+def test_net_looks_at_the_examples_at_another_size(examples, tmp_path):
     output = tmp_path / "out"
     result = train(
         examples,
         examples,
-        build(ModelConfig, TINY_MODEL | {"reduction": 2}),
+        build(ModelConfig, TINY_MODEL | {"test_size": 18}),
         build(TrainConfig, TINY_TRAIN | {"crop_size": 12, "policy": {"crop_area": 0.5}}),
         *(output / name for name in OUTPUTS),
     )
-    # The saved model has the reduction inside, and the one that was validated had it too.
+    # The saved model resizes by itself, and the one that was validated did too.
     assert load_metadata(output / "model").image_size == 32
     assert load_model(output / "model").input_shape == (None, 32, 32, 3)
     assert accuracy_on_validation(examples, output) == pytest.approx(result.kept.val_accuracy)

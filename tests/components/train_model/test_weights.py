@@ -17,6 +17,7 @@ from components.common.models import save_model
 from components.train_model import weights
 from components.train_model.architectures import ModelConfig
 from components.train_model.models import build_model
+from components.train_model.models.blocks import average_over_flip, resize_first
 from components.train_model.weights import Published, fetch_imagenet, load_first_weights, published
 from tests.buckets import emulator
 
@@ -148,6 +149,18 @@ def test_model_of_ours(model_folder_of_ours, file):
     model = net(CONVNET)
     load(model, CONVNET, model_folder_of_ours / file)
     assert same(model, net(CONVNET, seed=1))
+
+
+def test_model_of_ours_that_resizes_its_images(model_folder_of_ours):
+    source = net(CONVNET, seed=1)
+    save_model(
+        average_over_flip(resize_first(source, 32, 48)),
+        ModelMetadata(CLASS_NAMES, 48, "fingerprint", "convnet", 127),
+        model_folder_of_ours,
+    )
+    model = net(CONVNET)
+    load(model, CONVNET, model_folder_of_ours)
+    assert same(model, source)
 
 
 def test_model_of_ours_for_other_classes(model_folder_of_ours):
