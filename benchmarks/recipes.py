@@ -124,7 +124,7 @@ def accuracy(
     seeds: int,
     salts: tuple[str, ...],
 ) -> None:
-    """Test accuracy and training time of a recipe: the mean of several seeds, and the spread."""
+    """Test accuracy and training time of a recipe: mean and spread over seeds and splits."""
     import_tensorflow_quietly()
     from components.common.dataset import load_dataset
     from components.evaluate_model.evaluate import evaluate
@@ -265,8 +265,13 @@ def input_(
     flip_and_saturation = (
         "{flip: true, saturation: [0, 2], brightness: 0, contrast: 0, crop_area: 1}"
     )
-    changes = (f"ingest.image_size={image_size}", f"train.policy={flip_and_saturation}")
-    loaded = load_recipe("squeezenet", (*changes, "train.crop_size=0", *assignments))
+    changes = (
+        f"ingest.image_size={image_size}",
+        f"train.policy={flip_and_saturation}",
+        "train.crop_size=0",
+        "model.test_size=0",
+    )
+    loaded = load_recipe("squeezenet", (*changes, *assignments))
     _show_machine()
     with tempfile.TemporaryDirectory() as scratch:
         _, augmented = _prepare(Path(scratch), loaded, photos)

@@ -97,7 +97,7 @@ def write_litert(net: keras.Model, folder: Path, photos: Sequence[np.ndarray]) -
 
 
 def _write_float_input(net: keras.Model, folder: str) -> None:
-    """A SavedModel of the net behind a `float32` input: no int8 range leads through a cast."""
+    """A SavedModel of the net behind a `float32` input: int8 ranges end at a cast of bytes."""
     shape = net.input_shape[1:]
     inputs = keras.Input(shape, dtype="float32", name="image")
     floating = keras.models.clone_model(net, input_tensors=inputs)

@@ -34,9 +34,9 @@ class ModelConfig:
             path or a `gs://` URI of a file of weights without head or of a model of ours.
         test_time_flip: The finished model averages its answer over the image and its mirror image.
         test_size: Side at which the finished model looks at its images, in pixels; 0 for that of
-            the examples. The model resizes them as training crops are resized. With crops, a net
-            is asked about what it has learned from only where that is so: images that ingestion
-            resized are sharper than any crop of them.
+            the examples. The model makes them smaller, or larger, just as training resizes crops:
+            images as ingestion leaves them are sharper than any crop of them, and so unlike what
+            the net has learned from.
     """
 
     name: str

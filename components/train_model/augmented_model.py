@@ -21,8 +21,7 @@ class AugmentedModel(keras.Model):
         net: Images to probabilities.
         config: What to do to the images.
         size: Side of the images that the net is trained on, in pixels.
-        test_size: Where it is asked, it sees the images at this side, as `resize_first` has it;
-            0 for as they are.
+        test_size: Where it is asked, it sees the images at this side; 0 for as they are.
     """
 
     def __init__(

@@ -229,7 +229,7 @@ def _build(
     keras.utils.set_random_seed(config.seed)
     size = examples.image_size
     net = build_net(model_config, config, size, len(examples.class_names), precision)
-    load_first_weights(net, model_config, examples.class_names, size)
+    load_first_weights(net, model_config, examples.class_names, model_config.net_size(size))
     if model_config.whitens_stem():
         whiten_stem(net, augmented, config)
     return wrap_for_training(
@@ -304,10 +304,11 @@ def _save(
     bare = build_model(config, size, len(examples.class_names))
     checkpoint.restore_kept(bare)
     parameters = bare.count_params()
-    if size != examples.image_size:
-        bare = resize_first(bare, size, examples.image_size)
     if config.test_time_flip:
         bare = average_over_flip(bare)
+    # Outermost, so that it resizes an image once.
+    if size != examples.image_size:
+        bare = resize_first(bare, size, examples.image_size)
     metadata = ModelMetadata(
         class_names=examples.class_names,
         image_size=examples.image_size,

@@ -120,9 +120,10 @@ def average_over_flip(model: keras.Model) -> keras.Model:
 
 
 def resize_first(net: keras.Model, size: int, image_size: int) -> keras.Model:
-    """Wraps a net so that it looks at its images at another size, as `augmentation.resize` does.
+    """Wraps a net so that it looks at its images at another size.
 
-    In layers that every format of an export has: a dense layer without bias resizes an axis.
+    It does what `augmentation.resize` does, in layers that every format of an export has: a dense
+    layer without bias resizes an axis.
 
     Args:
         net: Images to probabilities, for images of any size or of this one.
@@ -131,7 +132,7 @@ def resize_first(net: keras.Model, size: int, image_size: int) -> keras.Model:
 
     Returns:
         A model that shares the weights: `uint8` [batch, image_size, image_size, 3] to the outputs
-        of the net. Keras cuts off fractions where the net takes whole numbers, hence the half.
+        of the net. Keras cuts off fractions where the net takes whole numbers.
     """
     resize = layers.Dense(size, use_bias=False, trainable=False, dtype="float32", name=_RESIZE)
     images = layers.Input([image_size, image_size, 3], dtype="uint8", name="image")
@@ -141,7 +142,9 @@ def resize_first(net: keras.Model, size: int, image_size: int) -> keras.Model:
     matrix = augmentation.resizing_matrix(image_size, size)
     resize.set_weights([ops.convert_to_numpy(matrix).T])
     x = layers.Permute((3, 1, 2), name="channels_last")(x)
-    rounded = layers.Rescaling(1.0, offset=0.5, dtype="float32", name="for_rounding")(x)
+    rounded = layers.Rescaling(
+        1.0, offset=augmentation.ROUNDING, dtype="float32", name="for_rounding"
+    )(x)
     return keras.Model(images, net(rounded), name=f"{net.name}_at_{size}")
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from components.common.grad_cam import find_feature_map, make_explain
 from components.train_model.architectures import ModelConfig
 from components.train_model.models import build_model
-from components.train_model.models.blocks import average_over_flip
+from components.train_model.models.blocks import average_over_flip, resize_first
 from pipelines.recipe import load_recipe
 
 RECIPES = ["quick", "squeezenet_lab", "convnet", "inception", "separable", "mobilenet_v2"]
@@ -44,10 +44,12 @@ def test_finds_the_light():
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_architecture_with_convolutions(recipe):
     net = net_of(recipe)
-    for one in (net, average_over_flip(net)):
-        explain = make_explain(one)
+    for one in (net, resize_first(average_over_flip(net), 32, 48)):
+        explain, side = make_explain(one), one.input_shape[1]
         assert explain is not None
-        images = tf.constant(np.random.default_rng(0).integers(0, 256, [2, 32, 32, 3], np.uint8))
+        images = tf.constant(
+            np.random.default_rng(0).integers(0, 256, [2, side, side, 3], np.uint8)
+        )
         probabilities, heat = explain(images)
         np.testing.assert_allclose(probabilities, one(images, training=False), atol=1e-6)
         assert heat.shape[0] == 2

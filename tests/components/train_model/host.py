@@ -20,6 +20,7 @@ MODEL = {
     "stages": [[[4, 8]], [[4, 16]]],
     "se_reduction": 2,
     "dropout": 0.1,
+    "test_size": 24,
 }
 TRAIN = {
     "epochs": 2,
@@ -27,6 +28,7 @@ TRAIN = {
     "schedule": {"name": "constant", "peak": 0.01},
     "optimizer": {"name": "adamw", "weight_decay": 0.01, "clip_norm": 1.0},
     "policy": {"crop_area": 0.5},
+    "crop_size": 16,
     "mixup": 0.2,
     "ema": 0.9,
     "head": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}},

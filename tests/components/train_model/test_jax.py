@@ -42,6 +42,7 @@ CHANGES = (
     "model.stages=[[[4, 8]], [[8, 16]]]", "model.dropout=0.1", "model.test_time_flip=true",
     "train.epochs=2", "train.head={epochs: 1, schedule: {name: constant, peak: 0.001}}",
     "train.global_batch_size=8", "train.precision=float32", "train.crop_size=24",
+    "model.test_size=24",
     "train.mixup=0.2", "train.cutmix=1", "train.ema=0.9", "train.policy.rotation=20",
 )  # fmt: skip
 

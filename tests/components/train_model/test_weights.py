@@ -154,7 +154,7 @@ def test_model_of_ours(model_folder_of_ours, file):
 def test_model_of_ours_that_resizes_its_images(model_folder_of_ours):
     source = net(CONVNET, seed=1)
     save_model(
-        average_over_flip(resize_first(source, 32, 48)),
+        resize_first(average_over_flip(source), 32, 48),
         ModelMetadata(CLASS_NAMES, 48, "fingerprint", "convnet", 127),
         model_folder_of_ours,
     )
