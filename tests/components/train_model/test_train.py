@@ -26,7 +26,7 @@ from components.train_model.architectures import ModelConfig
 from components.train_model.component import train_model
 from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.input_pipeline import eval_batches
-from components.train_model.optimizers import LossScaling
+from components.train_model.optimizers import LossScaling, make_optimizer
 from components.train_model.train import train
 from tests.buckets import emulator
 from tests.builders import TINY_MODEL, TINY_TRAIN, make_dataset
@@ -180,9 +180,10 @@ class Bursting(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
 @pytest.fixture
 def bursting(monkeypatch):
     """How far a rate of 100 comes depends on the arithmetic of the machine."""
-    make = fitting.make_optimizer
     monkeypatch.setattr(
-        fitting, "make_optimizer", lambda config, schedule, ema: make(config, Bursting(), ema)
+        fitting,
+        "make_optimizer",
+        lambda config, schedule, ema: make_optimizer(config, Bursting(), ema),
     )
 
 
