@@ -107,6 +107,23 @@ def _train(paths: tuple[Path, Path], recipe: Recipe, output: Path) -> dict[str, 
     return history
 
 
+def _train_and_score(paths: tuple[Path, Path], recipe: Recipe, run: Path) -> tuple[float, float]:
+    """Trains once and shows what came of it; returns test accuracy, and seconds of training."""
+    from components.evaluate_model.evaluate import evaluate
+
+    result = _train(paths, recipe, run)
+    with _quiet():
+        scored = evaluate(paths[0], run / "model", run / "evaluation.json", run / "evaluation.html")
+    seconds = sum(epoch["seconds"] for epoch in result["history"])
+    _show(
+        f"seed {recipe.train.seed}",
+        f"{scored.accuracy:.2%} ({scored.correct} of {scored.examples}), kept epoch "
+        f"{result['kept']['epoch']} of {len(result['history'])}, {seconds:.0f} s of "
+        f"training, {result['parameters']:,} weights, {result['precision']}",
+    )
+    return scored.accuracy, seconds
+
+
 @main.command()
 @_recipe_option
 @_photos_options
@@ -115,7 +132,7 @@ def _train(paths: tuple[Path, Path], recipe: Recipe, output: Path) -> dict[str, 
     "--split-salt",
     "salts",
     multiple=True,
-    help="Divides the photos so, for so many trainings; once for each.  [default: the recipe's]",
+    help="Divides the photos, in place of the recipe's; each that is given gets all the seeds.",
 )
 def accuracy(
     photos: PhotosConfig,
@@ -127,38 +144,24 @@ def accuracy(
     """Test accuracy and training time of a recipe: mean and spread over seeds and splits."""
     import_tensorflow_quietly()
     from components.common.dataset import load_dataset
-    from components.evaluate_model.evaluate import evaluate
 
     loaded = load_recipe(recipe, assignments)
     _show_machine()
-    accuracies, times = [], []
+    runs = []
     for salt in salts or (loaded.ingest.split_salt,):
         ingest = dataclasses.replace(loaded.ingest, split_salt=salt)
         divided = dataclasses.replace(loaded, ingest=ingest)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            examples, augmented = _prepare(folder, divided, photos)
-            counts = load_dataset(examples).counts
+            paths = _prepare(folder, divided, photos)
+            counts = load_dataset(paths[0]).counts
             shown = ", ".join(f"{count} {name}" for name, count in counts.items())
             _show(f"examples, split by {salt}", shown)
             for seed in range(seeds):
-                run = folder / str(seed)
                 train = dataclasses.replace(loaded.train, seed=seed)
                 seeded = dataclasses.replace(divided, train=train)
-                result = _train((examples, augmented), seeded, run)
-                with _quiet():
-                    scored = evaluate(
-                        examples, run / "model", run / "evaluation.json", run / "evaluation.html"
-                    )
-                seconds = sum(epoch["seconds"] for epoch in result["history"])
-                accuracies.append(scored.accuracy)
-                times.append(seconds)
-                _show(
-                    f"seed {seed}",
-                    f"{scored.accuracy:.2%} ({scored.correct} of {scored.examples}), kept epoch "
-                    f"{result['kept']['epoch']} of {len(result['history'])}, {seconds:.0f} s of "
-                    f"training, {result['parameters']:,} weights, {result['precision']}",
-                )
+                runs.append(_train_and_score(paths, seeded, folder / str(seed)))
+    accuracies, times = zip(*runs, strict=True)
     _show(
         "test accuracy",
         f"mean {statistics.mean(accuracies):.2%}, from {min(accuracies):.2%} to "

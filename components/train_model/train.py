@@ -229,7 +229,7 @@ def _build(
     keras.utils.set_random_seed(config.seed)
     size = examples.image_size
     net = build_net(model_config, config, size, len(examples.class_names), precision)
-    load_first_weights(net, model_config, examples.class_names, model_config.net_size(size))
+    load_first_weights(net, model_config, examples.class_names, size)
     if model_config.whitens_stem():
         whiten_stem(net, augmented, config)
     return wrap_for_training(

@@ -52,7 +52,7 @@ def load_first_weights(
         model: As `build_model` makes it.
         config: Its architecture; `weights` says what to load.
         class_names: Classes of the examples.
-        image_size: Side of the images, in pixels; MobileNetV2 is published for several.
+        image_size: Side of the examples, in pixels; MobileNetV2 is published for several sizes.
 
     Raises:
         ConfigError: The weights are of another architecture, or of other classes, or cannot be
@@ -78,6 +78,10 @@ def load_first_weights(
 def published(config: ModelConfig, image_size: int) -> Published:
     """Where Keras publishes ImageNet weights of an architecture.
 
+    Args:
+        config: The architecture.
+        image_size: Side of the examples, in pixels.
+
     Raises:
         ConfigError: There are none of this width.
     """
@@ -89,7 +93,8 @@ def published(config: ModelConfig, image_size: int) -> Published:
             f"received {config.alpha:g}"
         )
     # The nets differ in nothing but the images they were trained on.
-    size = image_size if image_size in _MOBILENET_SIZES else _MOBILENET_SIZES[-1]
+    size = config.net_size(image_size)
+    size = size if size in _MOBILENET_SIZES else _MOBILENET_SIZES[-1]
     name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels"
     return Published("mobilenet_v2", f"{name}_{config.alpha}_{size}_no_top.h5")
 

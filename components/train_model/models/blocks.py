@@ -132,7 +132,7 @@ def resize_first(net: keras.Model, size: int, image_size: int) -> keras.Model:
 
     Returns:
         A model that shares the weights: `uint8` [batch, image_size, image_size, 3] to the outputs
-        of the net. Keras cuts off fractions where the net takes whole numbers.
+        of the net.
     """
     resize = layers.Dense(size, use_bias=False, trainable=False, dtype="float32", name=_RESIZE)
     images = layers.Input([image_size, image_size, 3], dtype="uint8", name="image")
@@ -142,6 +142,7 @@ def resize_first(net: keras.Model, size: int, image_size: int) -> keras.Model:
     matrix = augmentation.resizing_matrix(image_size, size)
     resize.set_weights([ops.convert_to_numpy(matrix).T])
     x = layers.Permute((3, 1, 2), name="channels_last")(x)
+    # Keras cuts off fractions where a net takes whole numbers.
     rounded = layers.Rescaling(
         1.0, offset=augmentation.ROUNDING, dtype="float32", name="for_rounding"
     )(x)

@@ -170,7 +170,7 @@ BROKEN = {
 }
 
 
-class Bursting(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+class Exploding(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """A rate that is harmless for three epochs or more, and then infinite on every machine."""
 
     def __call__(self, step):
@@ -178,24 +178,24 @@ class Bursting(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
 
 
 @pytest.fixture
-def bursting(monkeypatch):
+def exploding(monkeypatch):
     """How far a rate of 100 comes depends on the arithmetic of the machine."""
     monkeypatch.setattr(
         fitting,
         "make_optimizer",
-        lambda config, schedule, ema: make_optimizer(config, Bursting(), ema),
+        lambda config, schedule, ema: make_optimizer(config, Exploding(), ema),
     )
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_loss_that_is_no_number_ends_the_training(examples, bursting, tmp_path):
+def test_loss_that_is_no_number_ends_the_training(examples, exploding, tmp_path):
     with pytest.raises(FlowersError, match=r"NaN in epoch .*train.schedule.peak, now 100$"):
         run(examples, tmp_path / "out", **BROKEN)
     assert not any((tmp_path / "out" / name).exists() for name in OUTPUTS)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_last_good_checkpoint_stays(examples, bursting, tmp_path):
+def test_last_good_checkpoint_stays(examples, exploding, tmp_path):
     saving = CheckpointConfig(str(tmp_path / "checkpoint"))
     with pytest.raises(FlowersError, match="another checkpoint folder") as raised:
         run(examples, tmp_path / "out", saving=saving, **BROKEN)

@@ -183,6 +183,7 @@ def test_model_of_ours_of_other_sizes(model_folder_of_ours):
     ("architecture", "size", "file"),
     [
         ({"name": "mobilenet_v2"}, 192, "kernels_1.0_192_no_top.h5"),
+        ({"name": "mobilenet_v2", "test_size": 160}, 192, "kernels_1.0_160_no_top.h5"),
         ({"name": "mobilenet_v2", "alpha": 0.35}, 331, "kernels_0.35_224_no_top.h5"),
         ({"name": "xception"}, 331, "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"),
     ],
