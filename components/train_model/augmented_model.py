@@ -55,7 +55,7 @@ class AugmentedModel(keras.Model):
             of_policy = draws[:, : augmentation.DRAWS]
             images = augmentation.augment(images, of_policy, config.policy, self._size)
         if config.mixes:
-            images = mixing.mix(images, draws[:, augmentation.DRAWS :])
+            images = mixing.mix(images, draws[:, augmentation.DRAWS :], config)
         return self.net(images, training=True)
 
     def build_for(self, spec: Any) -> None:

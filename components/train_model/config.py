@@ -67,15 +67,19 @@ class SgdConfig(OptimizerConfig):
     Attributes:
         momentum: Part of the last step that is taken again.
         nesterov: Look ahead by that part before the gradient is taken.
+        weight_decay: Decay of the kernels, apart from the gradient and its momentum, as that of
+            `adamw`; biases and BatchNorm are left alone.
     """
 
     name: str = "sgd"
     momentum: float = 0.9
     nesterov: bool = False
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check("momentum", self.momentum, Range(0.0, 0.9999))
+        check("weight_decay", self.weight_decay, Range(0.0, 1.0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

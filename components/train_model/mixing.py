@@ -64,24 +64,33 @@ def _beta(seed: tf.Tensor, count: int, alpha: float) -> tf.Tensor:
     return tf.math.divide_no_nan(first, first + second)
 
 
-def mix(images: KerasTensor, draws: KerasTensor) -> KerasTensor:
+def mix(images: KerasTensor, draws: KerasTensor, config: TrainConfig) -> KerasTensor:
     """Mixes each image of a batch with its neighbour.
 
     Args:
         images: `uint8` [batch, size, size, 3].
         draws: `float32` [batch, DRAWS], of `draw_mixing`.
+        config: Which of MixUp and CutMix are on.
 
     Returns:
         `uint8`, of the same shape.
     """
-    share, top, left, bottom, right = ops.unstack(draws[:, :, None, None, None], DRAWS, axis=1)
-    position = ops.arange(images.shape[1], dtype="float32")
-    rows, columns = position[None, :, None, None], position[None, None, :, None]
-    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-    others = swap_neighbours(images)
-    pixels = ops.cast(images, "float32")
-    overlaid = pixels + share * (ops.cast(others, "float32") - pixels)
-    return ops.where(inside, others, ops.cast(ops.round(overlaid), "uint8"))
+    share, top, left, bottom, right = ops.unstack(draws[:, :, None, None], DRAWS, axis=1)
+    _, size, _, channels = images.shape
+    # Rows of numbers, all channels side by side: choosing is slow where a shape is spread over
+    # another.
+    pixels = ops.reshape(images, [-1, size, size * channels])
+    others = swap_neighbours(pixels)
+    if config.mixup:
+        floats = ops.cast(pixels, "float32")
+        floats = floats + share * (ops.cast(others, "float32") - floats)
+        pixels = ops.cast(ops.round(floats), "uint8")
+    if config.cutmix:
+        rows = ops.arange(size, dtype="float32")[None, :, None]
+        columns = ops.repeat(ops.arange(size, dtype="float32"), channels)[None, None]
+        inside = (rows >= top) & (rows < bottom) & ((columns >= left) & (columns < right))
+        pixels = ops.where(inside, others, pixels)
+    return ops.reshape(pixels, [-1, size, size, channels])
 
 
 def swap_neighbours(batch: KerasTensor) -> KerasTensor:

@@ -44,9 +44,13 @@ def make_optimizer(config: OptimizerConfig, schedule: Any, ema: float = 0.0) -> 
     if ema:
         common["ema_momentum"] = ema
     if isinstance(config, SgdConfig):
-        sgd = _adapted(keras.optimizers.SGD)
-        return sgd(momentum=config.momentum, nesterov=config.nesterov, **common)
-    if isinstance(config, LarsConfig):
+        optimizer = _adapted(keras.optimizers.SGD)(
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay or None,
+            **common,
+        )
+    elif isinstance(config, LarsConfig):
         optimizer = _adapted(Lars)(
             momentum=config.momentum,
             trust=config.trust,

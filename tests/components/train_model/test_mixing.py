@@ -20,7 +20,7 @@ def mixed(seed, config, size=8):
     values = np.array([0, 100, 200], np.uint8)
     images = np.broadcast_to(values[:, None, None, None], (3, size, size, 3))
     draws, targets = draw_mixing(tf.eye(3), tf.constant([seed, 7]), config, size)
-    return mix(tf.constant(images), draws).numpy(), targets.numpy()
+    return mix(tf.constant(images), draws, config).numpy(), targets.numpy()
 
 
 @pytest.mark.parametrize("config", [MIXUP, CUTMIX, BOTH])

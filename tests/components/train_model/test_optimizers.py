@@ -78,6 +78,14 @@ def test_step_of_adam_is_one_operation():
     assert "Sqrt" not in types
 
 
+def test_sgd_decays_kernels_apart_from_the_gradient():
+    config = {"name": "sgd", "momentum": 0.9, "weight_decay": 0.5}
+    (kernel, bias), _ = step(config, (np.zeros((2, 2)), np.zeros(2)), times=2)
+    # 0.1 * 0.5 of the kernel, twice; the momentum has none of it.
+    np.testing.assert_allclose(kernel, KERNEL * 0.95**2, rtol=1e-6)
+    np.testing.assert_allclose(bias, [1.0, 2.0])
+
+
 def test_lars_steps_by_a_part_of_the_length_of_the_kernel():
     (kernel, bias), _ = step({"name": "lars", "trust": 0.01, "weight_decay": 0.0, "momentum": 0.0})
     # The kernel is 5 long and the gradient 10: 0.1 * 0.01 * 5 / 10 * gradient.
