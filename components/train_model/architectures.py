@@ -217,6 +217,8 @@ class SqueezenetConfig(ModelConfig):
         complex_bypass: Add it whatever the shapes, where they differ through a 1x1 convolution.
         se_reduction: Squeeze-and-excitation in every fire module: how many times narrower its
             bottleneck is than the module; 0 for none.
+        drop_path: Stochastic depth: chance with which an image in training takes the bypass of a
+            fire module alone; 0 for never.
     """
 
     stem_filters: int
@@ -228,6 +230,7 @@ class SqueezenetConfig(ModelConfig):
     bypass: bool = False
     complex_bypass: bool = False
     se_reduction: int = 0
+    drop_path: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -242,6 +245,11 @@ class SqueezenetConfig(ModelConfig):
                 f"and kernels of {self.stem_kernel}, received {self.stem_filters}"
             )
         check("se_reduction", self.se_reduction, Range(0, 64))
+        check("drop_path", self.drop_path, Range(0.0, 0.9))
+        if self.drop_path and not (self.bypass or self.complex_bypass):
+            raise ConfigError(
+                f"drop_path: expected 0 without bypass or complex_bypass, received {self.drop_path}"
+            )
         _check_stages(self.stages, "fire module")
         for squeeze, expand in (fire for stage in self.stages for fire in stage):
             check("stages: squeeze", squeeze, _FILTERS)

@@ -3,7 +3,8 @@
 Source: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters" (2016), and
 the public "Keras on TPU" flowers lab, whose fire modules with BatchNorm this follows. Unlike the
 lab's, the convolution in front of a BatchNorm has no bias, since the BatchNorm has one.
-Squeeze-and-excitation as in Hu et al., "Squeeze-and-Excitation Networks" (2018).
+Squeeze-and-excitation as in Hu et al., "Squeeze-and-Excitation Networks" (2018); stochastic depth,
+at the same chance for every module, as in Huang et al., "Deep Networks with Stochastic Depth" (2016).
 """
 
 from collections.abc import Callable
@@ -24,6 +25,7 @@ def fire_module(
     bypass: bool = False,
     complex_bypass: bool = False,
     se_reduction: int = 0,
+    drop_path: float = 0.0,
 ) -> Block:
     """Makes a fire module: a 1x1 squeeze, then 1x1 and 3x3 expand convolutions side by side.
 
@@ -36,6 +38,7 @@ def fire_module(
         complex_bypass: Add it whatever the shapes, where they differ through a 1x1 convolution.
         se_reduction: Weigh the channels by squeeze-and-excitation, whose bottleneck is so many
             times narrower than `expand`; 0 for none.
+        drop_path: Chance that an image in training takes the bypass alone.
 
     Returns:
         A function from `float32` [batch, height, width, channels] to
@@ -59,6 +62,8 @@ def fire_module(
         if complex_bypass and x.shape[-1] != expand:
             added = blocks.convolution(x, expand, 1, f"{name}_bypass1x1")
         if (bypass or complex_bypass) and added.shape[-1] == expand:
+            if drop_path:
+                wide = layers.Dropout(drop_path, (None, 1, 1, 1), name=f"{name}_drop_path")(wide)
             wide = layers.Add(name=f"{name}_bypass")([added, wide])
         return blocks.relu(wide, name)
 
@@ -108,6 +113,7 @@ def build(config: SqueezenetConfig, image_size: int | None, classes: int) -> ker
                 config.bypass,
                 config.complex_bypass,
                 config.se_reduction,
+                config.drop_path,
             )(x)
             number += 1
     outputs = blocks.classify(blocks.average(x), config.dropout, classes)

@@ -43,6 +43,8 @@ def test_stages_become_tuples():
         ({"stem_init": "whitening", "stem_filters": 56}, "even number up to 54 with stem_init"),
         ({"stem_init": "whitening", "stem_filters": 7}, "even number up to 54 .* received 7"),
         ({"se_reduction": -1}, "se_reduction: expected 0 to 64, received -1"),
+        ({"drop_path": 1.0, "bypass": True}, "drop_path: expected 0 to 0.9, received 1"),
+        ({"drop_path": 0.1}, "drop_path: expected 0 without bypass or .*, received 0.1"),
         ({"depth": 3}, "depth: unknown key"),
     ],
 )

@@ -89,6 +89,29 @@ def test_complex_bypass_adds_the_input_in_every_fire_module():
     ]
 
 
+def test_drop_path_leaves_some_images_in_training_with_the_bypass_alone():
+    keras.utils.set_random_seed(0)
+    inputs = layers.Input([4, 4, 12])
+    model = keras.Model(inputs, fire_module(4, 12, bypass=True, drop_path=0.25)(inputs))
+    # The branch is 3 everywhere, whatever it sees.
+    model.get_layer("fire_bn").set_weights([np.full(12, x, np.float32) for x in (0, 3, 0, 1)])
+    images = np.ones((400, 4, 4, 12), np.float32)
+    np.testing.assert_allclose(model.predict_on_batch(images), np.full_like(images, 1 + 3))
+    trained = keras.ops.convert_to_numpy(model(images, training=True))
+    np.testing.assert_array_equal(trained, np.broadcast_to(trained[:, :1, :1, :1], trained.shape))
+    # What is left of it makes up for what is dropped; 0.09 is four standard deviations.
+    assert np.unique(trained.round(4)).tolist() == [1.0, 1.0 + 3 / 0.75]
+    assert np.mean(trained == 1.0) == pytest.approx(0.25, abs=0.09)
+
+
+def test_drop_path_is_in_every_fire_module_that_has_a_bypass():
+    def dropped(**changes):
+        return [x.name for x in net(drop_path=0.1, **changes).layers if "drop_path" in x.name]
+
+    assert dropped(bypass=True) == ["fire2_drop_path", "fire3_drop_path"]
+    assert dropped(complex_bypass=True) == [f"fire{number}_drop_path" for number in (2, 3, 4)]
+
+
 def test_batch_normalisation_momentum_is_that_of_the_lab():
     normalisations = [one for one in net().layers if isinstance(one, layers.BatchNormalization)]
     assert len(normalisations) == 1 + 3 * 2
