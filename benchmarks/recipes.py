@@ -213,18 +213,23 @@ def _bare_speed(examples: Any, augmented: Any, recipe: Recipe) -> float:
     import numpy as np
     import tensorflow as tf
 
+    from components.train_model.accelerators import CPU
     from components.train_model.input_pipeline import read_examples, train_size
     from components.train_model.models import build_model
-    from components.train_model.optimizers import make_optimizer
+    from components.train_model.precision import choose_precision, computing_in
 
     size, batch = train_size(examples, recipe.train), recipe.train.batch_size(replicas=1)
     pairs = list(read_examples(augmented, "train"))
     images = tf.image.resize(np.stack([image for image, _ in pairs]), [size, size])
     images = tf.cast(images, tf.uint8).numpy()
     targets = np.eye(len(examples.class_names), dtype=np.float32)[[int(x) for _, x in pairs]]
-    model = build_model(recipe.model, size, len(examples.class_names))
+    named, pays = recipe.train.precision, recipe.model.bfloat16_pays_on_cpu()
+    with computing_in(choose_precision(named, CPU, pays)):
+        model = build_model(recipe.model, size, len(examples.class_names))
+    optimizer = keras.optimizers.get(recipe.train.optimizer.name)
+    optimizer.learning_rate = recipe.train.schedule.peak / 10
     model.compile(
-        make_optimizer(recipe.train.optimizer, recipe.train.schedule.peak / 10),
+        optimizer,
         "categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile=False,

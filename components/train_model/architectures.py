@@ -5,6 +5,7 @@ dataclass describes, the module of the same name in `models/` builds.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 
 from components.common.config import Range, check, choose
@@ -246,16 +247,23 @@ class SqueezenetConfig(ModelConfig):
             )
         check("se_reduction", self.se_reduction, Range(0, 64))
         check("drop_path", self.drop_path, Range(0.0, 0.9))
-        if self.drop_path and not (self.bypass or self.complex_bypass):
-            raise ConfigError(
-                f"drop_path: expected 0 without bypass or complex_bypass, received {self.drop_path}"
-            )
         _check_stages(self.stages, "fire module")
+        if self.drop_path and not self._has_bypass():
+            raise ConfigError(
+                "drop_path: expected 0 where no fire module has a bypass (bypass, complex_bypass), "
+                f"received {self.drop_path}"
+            )
         for squeeze, expand in (fire for stage in self.stages for fire in stage):
             check("stages: squeeze", squeeze, _FILTERS)
             check("stages: expand", expand, Range(2, 8192))
             if expand % 2:
                 raise ConfigError(f"stages: expand: expected an even number, received {expand}")
+
+    def _has_bypass(self) -> bool:
+        """Whether any fire module adds its input."""
+        widths = [self.stem_filters, *(expand for stage in self.stages for _, expand in stage)]
+        keeps_width = any(before == after for before, after in itertools.pairwise(widths))
+        return self.complex_bypass or (self.bypass and keeps_width)
 
     def smallest_size(self) -> int:
         """A patch of the photos, where the first filters come from them."""

@@ -272,7 +272,7 @@ class TrainConfig:
             validated and kept; 0 for none.
         keep: `best` keeps the weights that did best on the validation split, `last` the last ones.
         patience: Epochs after `head` without a better validation accuracy, or an equal one with a
-            lower loss, after which training stops; 0 to train all epochs.
+            lower loss, after which training stops; 0 to train all epochs. Goes with `keep: best`.
         batch_norm: Over which examples BatchNorm takes its means in training: `global` for the
             whole batch, so that the number of replicas changes nothing, `per_replica` for the part
             of each, which saves a message between them. What is kept for later is the mean over
@@ -332,6 +332,11 @@ class TrainConfig:
         check("ema", self.ema, Range(0.0, 0.99999))
         choose("keep", self.keep, KEEPS)
         check("patience", self.patience, Range(0, 100_000))
+        if self.patience and self.keep != "best":
+            raise ConfigError(
+                f"patience: expected 0 with keep {self.keep}, which would keep the weights that no "
+                f"longer got better, received {self.patience}; set keep to best"
+            )
         choose("batch_norm", self.batch_norm, BATCH_NORMS)
         check("ghost_batch_size", self.ghost_batch_size, Range(0, 1 << 20))
         if self.ghost_batch_size and self.batch_norm == PER_REPLICA:

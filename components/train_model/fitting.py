@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import tree
 
@@ -275,11 +276,20 @@ class Follower(keras.callbacks.Callback):
             return
         preempted = self.accelerator.any_preempted()
         if preempted or saves:
+            # The loss is that of the weights before the step.
+            if not self._weights_are_finite():
+                self.broken_epoch = self._epoch + 1
+                self.model.stop_training = True
+                return
             means = (self._mean(figures, name, step) for name in ("loss", "accuracy"))
             position = Position(self._epoch, step, *means)
             self.checkpoint.save(self.model, position, self.checkpoint.history)
         if preempted:
             self._give_way()
+
+    def _weights_are_finite(self) -> bool:
+        weights = (keras.ops.convert_to_numpy(one) for one in self.model.net.weights)
+        return all(np.isfinite(one).all() for one in weights)
 
     def _passes(self, every: int, step: int) -> bool:
         """Whether a multiple of so many steps lies between the step last looked at and this one."""

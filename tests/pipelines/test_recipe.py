@@ -99,6 +99,19 @@ def test_large_bounds_are_written_out():
         ),
         ("squeezenet", ["model.test_size=2"], "model.test_size: expected at least 3"),
         ("dense", ["model.test_size=96"], "train.crop_size: .*received 0"),
+        (
+            "squeezenet",
+            [
+                "model.drop_path=0.2",
+                "train.head={epochs: 1, schedule: {name: constant, peak: 0.1}}",
+            ],
+            "model.drop_path: expected 0 with train.head .*received 0.2",
+        ),
+        (
+            "squeezenet",
+            ["model.drop_path=0.2", "train.fine_tune_at=fire3_squeeze1x1"],
+            "model.drop_path: expected 0 with .*train.fine_tune_at",
+        ),
         ("squeezenet", ["train.batch_norm=frozen", "train.ghost_batch_size=0"], "train.batch_norm"),
     ],
 )

@@ -4,7 +4,7 @@ Source: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer param
 the public "Keras on TPU" flowers lab, whose fire modules with BatchNorm this follows. Unlike the
 lab's, the convolution in front of a BatchNorm has no bias, since the BatchNorm has one.
 Squeeze-and-excitation as in Hu et al., "Squeeze-and-Excitation Networks" (2018); stochastic depth,
-at the same chance for every module, as in Huang et al., "Deep Networks with Stochastic Depth" (2016).
+with one chance for every module, as in Huang et al., "Deep Networks with Stochastic Depth" (2016).
 """
 
 from collections.abc import Callable

@@ -44,7 +44,9 @@ def test_stages_become_tuples():
         ({"stem_init": "whitening", "stem_filters": 7}, "even number up to 54 .* received 7"),
         ({"se_reduction": -1}, "se_reduction: expected 0 to 64, received -1"),
         ({"drop_path": 1.0, "bypass": True}, "drop_path: expected 0 to 0.9, received 1"),
-        ({"drop_path": 0.1}, "drop_path: expected 0 without bypass or .*, received 0.1"),
+        ({"drop_path": 0.1}, "drop_path: expected 0 where no fire module has .*, received 0.1"),
+        # The input of none has the shape of its output.
+        ({"drop_path": 0.1, "bypass": True, "stages": [[[4, 16]]]}, "drop_path: expected 0 where"),
         ({"depth": 3}, "depth: unknown key"),
     ],
 )
@@ -89,6 +91,7 @@ def test_wrong_model_is_refused(changes, words):
         ({"ema": 1.0}, "ema"),
         ({"keep": "first"}, "keep: expected one of best, last"),
         ({"patience": -1}, "patience"),
+        ({"patience": 2, "keep": "last"}, "patience: expected 0 with keep last, .* received 2"),
         ({"precision": "float64"}, "precision: expected one of auto"),
         ({"policy": {"saturation": [2.0, 1.0]}}, "policy.saturation"),
         ({"policy": {"crop_area": 0.0}}, "policy.crop_area"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from components.common.dataset import load_dataset
 from components.common.models import load_model
@@ -37,21 +38,25 @@ images = np.concatenate([x for x, _ in eval_batches(load_dataset(Path(examples))
 model = load_model(folder / "model")
 np.save(folder / "answers.npy", model.predict(images, verbose=0))
 """
-# Both phases, and everything that a recipe can switch on.
+# Everything that a recipe can switch on: with a head that learns first, or without.
 CHANGES = (
     "model.stages=[[[4, 8]], [[8, 16]]]", "model.dropout=0.1", "model.test_time_flip=true",
-    "train.epochs=2", "train.head={epochs: 1, schedule: {name: constant, peak: 0.001}}",
-    "train.global_batch_size=8", "train.precision=float32", "train.crop_size=24",
+    "train.epochs=2", "train.global_batch_size=8", "train.precision=float32", "train.crop_size=24",
     "model.test_size=24",
     "train.mixup=0.2", "train.cutmix=1", "train.ema=0.9", "train.policy.rotation=20",
 )  # fmt: skip
 
 
-def test_model_trained_on_jax_answers_the_same_on_tensorflow(tmp_path):
+@pytest.mark.parametrize(
+    "change",
+    ["train.head={epochs: 1, schedule: {name: constant, peak: 0.001}}", "model.drop_path=0.2"],
+    ids=["head_first", "dropped_paths"],
+)
+def test_model_trained_on_jax_answers_the_same_on_tensorflow(tmp_path, change):
     counts = {"train": 24, "validation": 8, "test": 8}
     examples = make_dataset(tmp_path / "examples", counts=counts)
     subprocess.run(
-        [sys.executable, "-c", TRAIN, examples, tmp_path, "squeezenet", *CHANGES],
+        [sys.executable, "-c", TRAIN, examples, tmp_path, "squeezenet", *CHANGES, change],
         env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
         check=True,
         timeout=300,

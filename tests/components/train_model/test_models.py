@@ -114,9 +114,68 @@ def test_lab_squeezenet_normalises_behind_the_activation():
     assert model.get_layer("fire2_squeeze1x1_bn").momentum == 0.9
 
 
+def kernel(size, inputs, filters):
+    """A convolution without bias and its BatchNorm."""
+    return size**2 * inputs * filters + 4 * filters
+
+
+def fire(inputs, squeeze, expand):
+    """A fire module with squeeze-and-excitation by an eighth, and a bypass of any shape."""
+    expands = squeeze * expand // 2 + 9 * squeeze * expand // 2 + 4 * expand
+    excitation = 2 * expand * (expand // 8) + expand // 8 + expand
+    bypass = kernel(1, inputs, expand) if inputs != expand else 0
+    return kernel(1, inputs, squeeze) + expands + excitation + bypass
+
+
+def inception(inputs, one, reduce3, three, reduce5, five, projection):
+    """Four branches side by side."""
+    narrow = kernel(1, inputs, one) + kernel(1, inputs, projection)
+    return (
+        narrow
+        + kernel(1, inputs, reduce3)
+        + kernel(3, reduce3, three)
+        + kernel(1, inputs, reduce5)
+        + kernel(5, reduce5, five)
+    )
+
+
+def separable(inputs, filters):
+    """A 3x3 kernel for each channel, a 1x1 convolution, and BatchNorm."""
+    return 9 * inputs + kernel(1, inputs, filters)
+
+
 @pytest.mark.parametrize(
     ("recipe", "parameters"),
     [
+        (
+            "squeezenet",
+            kernel(3, 3, 32)
+            + fire(32, 32, 64)
+            + fire(64, 32, 64)
+            + fire(64, 64, 128)
+            + fire(128, 64, 128)
+            + fire(128, 128, 256)
+            + fire(256, 128, 256)
+            + 5 * 257,
+        ),
+        (
+            "inception",
+            kernel(3, 3, 32)
+            + inception(32, 32, 48, 64, 8, 16, 16)
+            + inception(128, 64, 64, 96, 16, 48, 32)
+            + inception(240, 96, 48, 104, 8, 24, 32)
+            + 5 * 257,
+        ),
+        (
+            "separable",
+            kernel(3, 3, 32)
+            + separable(32, 64)
+            + separable(64, 128)
+            + separable(128, 256)
+            + separable(256, 256)
+            + separable(256, 384)
+            + 5 * 385,
+        ),
         # 192 * 192 * 3 * 500 + 500, 500 * 50 + 50, 50 * 5 + 5
         ("dense", 55_296_500 + 25_050 + 255),
         # 3x3 kernels 3-16-30-60-90-110-130, a 1x1 to 40, biases, and the head

@@ -41,11 +41,11 @@ def examples(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("data") / "examples", counts=counts)
 
 
-def run(examples, output, augmented=None, saving=None, **changes):
+def run(examples, output, augmented=None, saving=None, model=None, **changes):
     return train(
         examples,
         augmented or examples,
-        build(ModelConfig, TINY_MODEL | {"dropout": 0.2}),
+        build(ModelConfig, TINY_MODEL | {"dropout": 0.2} | (model or {})),
         build(TrainConfig, TINY_TRAIN | changes),
         output / "model",
         output / "metrics",
@@ -194,9 +194,11 @@ def test_loss_that_is_no_number_ends_the_training(examples, exploding, tmp_path)
     assert not any((tmp_path / "out" / name).exists() for name in OUTPUTS)
 
 
+# Of three steps an epoch, the eleventh is the first whose weights are not to be kept.
+@pytest.mark.parametrize("steps", [0, 1])
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_last_good_checkpoint_stays(examples, exploding, tmp_path):
-    saving = CheckpointConfig(str(tmp_path / "checkpoint"))
+def test_last_good_checkpoint_stays(examples, exploding, tmp_path, steps):
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"), steps=steps)
     with pytest.raises(FlowersError, match="another checkpoint folder") as raised:
         run(examples, tmp_path / "out", saving=saving, **BROKEN)
     state = json.loads((tmp_path / "checkpoint" / "state.json").read_text())
@@ -462,6 +464,7 @@ def figures(result):
 COURSES: dict[str, dict[str, Any]] = {
     "plain": {"policy": {}},
     "dropout_and_average": {"ema": 0.9, "head": HEAD_FIRST},
+    "dropped_paths": {"model": {"complex_bypass": True, "drop_path": 0.3}},
     "mixed": {"mixup": 0.2, "cutmix": 1.0, "optimizer": {"name": "sgd"}},
     "executions": {"steps_per_execution": 2, "global_batch_size": 4},
 }
