@@ -194,7 +194,7 @@ def test_loss_that_is_no_number_ends_the_training(examples, exploding, tmp_path)
     assert not any((tmp_path / "out" / name).exists() for name in OUTPUTS)
 
 
-# Of three steps an epoch, the eleventh is the first whose weights are not to be kept.
+# The rate becomes infinite in the second step of the fourth epoch.
 @pytest.mark.parametrize("steps", [0, 1])
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_last_good_checkpoint_stays(examples, exploding, tmp_path, steps):
@@ -204,7 +204,11 @@ def test_last_good_checkpoint_stays(examples, exploding, tmp_path, steps):
     state = json.loads((tmp_path / "checkpoint" / "state.json").read_text())
     epoch = state["position"]["epoch"]
     assert epoch == len(state["history"]) >= 1
-    assert str(raised.value).endswith(f"checkpoint stays, after epoch {epoch} of this training")
+    assert state["position"]["step"] == steps
+    said = (
+        f"checkpoint stays, after epoch {epoch}{' and 1 steps' if steps else ''} of this training"
+    )
+    assert str(raised.value).endswith(said)
     with h5py.File(tmp_path / "checkpoint" / state["weights"]["file"]) as file:
         arrays = []
         file["layers"].visititems(
