@@ -7,4 +7,4 @@ def how_to_install(*extras: str) -> str:
     Args:
         *extras: Names of `project.optional-dependencies`.
     """
-    return f"in a checkout of flowers, pip install '.[{','.join(extras)}]'"
+    return f"in a checkout of flowers, pip install --editable '.[{','.join(extras)}]'"

@@ -122,5 +122,5 @@ def test_machine_without_tensorflow(tmp_path, arguments):
         cwd=tmp_path,
     )
     assert finished.returncode == 2
-    assert "pip install '.[local]'" in finished.stderr
+    assert "pip install --editable '.[local]'" in finished.stderr
     assert len(finished.stderr.splitlines()) == 1

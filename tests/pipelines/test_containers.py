@@ -69,7 +69,7 @@ def test_no_engine(host, tmp_path):
 
 def test_docker_package_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "docker", None)
-    with pytest.raises(ConfigError, match=r"pip install '\.\[docker\]'"):
+    with pytest.raises(ConfigError, match=r"pip install --editable '\.\[docker\]'"):
         ContainerRunner().check(Inputs())
 
 

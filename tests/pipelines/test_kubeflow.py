@@ -769,7 +769,7 @@ def test_without_kfp_kubernetes_it_says_what_to_install(here, capsys, monkeypatc
     write_target(here)
     code, _, err = run(capsys, "compile", *PHOTOS, *PLACE, "--output", "p.yaml")
     assert (code, len(err.splitlines())) == (2, 1)
-    assert "pip install '.[kubeflow]'" in err
+    assert "pip install --editable '.[kubeflow]'" in err
     assert not (here / "p.yaml").exists()
 
 

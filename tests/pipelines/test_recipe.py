@@ -1,11 +1,14 @@
 import dataclasses
+import itertools
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
 
 from components.common.errors import ConfigError
-from components.common.recipes import SECTIONS, recipe_names
+from components.common.recipes import SECTIONS, recipe_names, recipe_path
 from components.ingest_examples.config import PhotosConfig
 from components.train_model.architectures import IMAGENET
 from pipelines.recipe import Recipe, load_recipe, pipeline_parameters
@@ -15,6 +18,20 @@ from pipelines.recipe import Recipe, load_recipe, pipeline_parameters
 def test_gate_is_80_percent_from_scratch_and_95_fine_tuned(name):
     recipe = load_recipe(name)
     assert recipe.gate.threshold == (0.95 if recipe.model.weights == IMAGENET else 0.8)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_header_says_where_it_comes_from_and_what_to_expect(name):
+    lines = Path(recipe_path(name)).read_text(encoding="utf-8").splitlines()
+    header = " ".join(
+        line[1:].strip() for line in itertools.takewhile(lambda x: x[:1] == "#", lines)
+    )
+    assert re.search(
+        r" Source: .+ Command: flowers (run|submit)\b.* Expected: .+ Duration: ", header
+    )
+    assert re.search(r"measured (here|yet)|reported", header, re.IGNORECASE)
+    passes = re.search(r"(\d+) passes over", header)
+    assert passes is None or int(passes[1]) == load_recipe(name).train.total_epochs
 
 
 def test_sections_are_those_of_a_recipe():

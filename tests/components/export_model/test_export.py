@@ -378,7 +378,9 @@ def test_onnx_without_its_packages_is_one_line(tmp_path, examples, model, evalua
     find = importlib.util.find_spec
     hidden = lambda name: None if name == "tf2onnx" else find(name)  # noqa: E731
     monkeypatch.setattr(importlib.util, "find_spec", hidden)
-    with pytest.raises(ConfigError, match=r"needs tf2onnx: .*, pip install '\.\[onnx\]', or"):
+    with pytest.raises(
+        ConfigError, match=r"needs tf2onnx: .*, pip install --editable '\.\[onnx\]', or"
+    ):
         export(
             examples,
             model,

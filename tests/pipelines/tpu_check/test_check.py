@@ -216,7 +216,7 @@ class TestCommand:
         monkeypatch.setattr(compiler, "is_installed", lambda: False)
         code, _, err = run(capsys, "tpu", "check", "--topology", "v5e:2x4")
         assert code == 2
-        assert "pip install '.[local,tpu-check]'" in err
+        assert "pip install --editable '.[local,tpu-check]'" in err
 
     def test_help_imports_nothing_heavy(self):
         code = (
