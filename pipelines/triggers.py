@@ -24,7 +24,7 @@ from components.common.config import read_mapping
 from components.common.errors import ConfigError
 from components.common.vertex import Vertex
 from pipelines.targets.target_files import load_target
-from pipelines.targets.vertex import create_request, submit
+from pipelines.targets.vertex import create_request, submit, why_not_in_experiment
 from pipelines.targets.vertex_config import VertexTarget
 
 _FINALIZED = "OBJECT_FINALIZE"
@@ -93,7 +93,13 @@ def submit_on_new_data(event: Any) -> str | None:
     folder = found.name.rpartition("/")[0]
     parameters = {"images": f"gs://{found.bucket}/{folder}".rstrip("/")}
     request = create_request(vertex, spec, parameters, target, job_id(found))
-    return submit(vertex, request)
+    name = submit(vertex, request)
+    if target.experiment:
+        why = why_not_in_experiment(vertex, job_id(found), target.experiment)
+        if why:
+            # Into the log of the function.
+            print(why)
+    return name
 
 
 def _setting(name: str) -> str:

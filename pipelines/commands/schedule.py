@@ -1,6 +1,5 @@
 """`flowers schedule`: the pipeline again and again, on Vertex AI or on Kubeflow Pipelines."""
 
-import datetime
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +112,8 @@ def create(
     click.echo(f"{'created' if new else 'exists already:'} {view.name} ({view.resource})")
     if new:
         _tell_runs(config)
+        if target == "vertex" and where.experiment:
+            click.echo(f"its runs are in no experiment, and so not in {where.experiment}")
     else:
         click.echo(f"nothing was changed; it is {view.state}, {view.cron}  {view.zone}")
         click.echo(_CHANGING[target])
@@ -187,22 +188,19 @@ def list_(target: str, **arguments: Any) -> None:
 @_place
 def show(name: str, target: str, **arguments: Any) -> None:
     """Shows a schedule and its next three runs."""
-    from pipelines.targets.schedules import ScheduleConfig
-
     schedules = _schedules(target, arguments)
     one = schedules.view(schedules.find(name))
     click.echo(f"name         {one.name}")
     click.echo(f"resource     {one.resource}")
     click.echo(f"state        {one.state}")
     click.echo(f"cron         {one.cron}  {one.zone}")
-    click.echo(f"start        {one.start}")
-    click.echo(f"end          {one.end}")
+    click.echo(f"start        {one.start or 'now'}")
+    click.echo(f"end          {one.end or 'never'}")
     if one.runs:
         click.echo(f"runs         {one.runs}")
     click.echo(f"concurrency  {one.concurrency}")
     if one.state == "active":
-        config = ScheduleConfig(one.name, one.cron, one.zone)
-        for moment in config.next_runs(datetime.datetime.now(datetime.UTC)):
+        for moment in one.next_runs():
             click.echo(f"next run     {moment.isoformat()}")
 
 

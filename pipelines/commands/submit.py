@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from components.common.cli import PATH, config_options, take_config
-from components.common.errors import ConfigError, FlowersError, UserError
+from components.common.errors import ConfigError, UserError
 from components.ingest_examples.config import PhotosConfig
 from pipelines.commands.options import (
     ALL_FLAGS,
@@ -93,11 +93,9 @@ def _submit_vertex(where: Any, spec: dict[str, Any], dry_run: bool) -> Follow | 
     click.echo(f"submitted {name}")
     click.echo(runs.console_url(vertex, request["pipelineJobId"]))
     if where.experiment:
-        try:
-            runs.add_to_experiment(vertex, request["pipelineJobId"], where.experiment)
-        except FlowersError as error:
-            # The run goes on all the same, and may cost something: who waits for it still does.
-            click.echo(f"warning: the run is not in experiment {where.experiment}: {error}")
+        why = runs.why_not_in_experiment(vertex, request["pipelineJobId"], where.experiment)
+        if why:
+            click.echo(why)
     if where.train.accelerator:
         train = where.train
         quota = quota_of(train.accelerator, train.machine_type, train.spot)

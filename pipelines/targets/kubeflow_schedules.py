@@ -124,8 +124,8 @@ class KubeflowSchedules:
             _STATES.get(schedule.status, "unknown"),
             cron,
             zone,
-            str((trigger and trigger.start_time) or "now"),
-            str((trigger and trigger.end_time) or "never"),
+            (trigger and trigger.start_time) or None,
+            (trigger and trigger.end_time) or None,
             "",
             int(schedule.max_concurrency or 1),
         )

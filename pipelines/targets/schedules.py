@@ -150,8 +150,8 @@ class ScheduleView(NamedTuple):
         state: E.g. `active` or `paused`.
         cron: Five fields.
         zone: Time zone of the cron.
-        start: First moment, in words.
-        end: Last moment, in words.
+        start: First moment; None for now.
+        end: Last moment; None for never.
         runs: How many runs there were and may be, in words; empty where the backend does not say.
         concurrency: Number of runs at the same time.
     """
@@ -161,10 +161,17 @@ class ScheduleView(NamedTuple):
     state: str
     cron: str
     zone: str
-    start: str
-    end: str
+    start: datetime.datetime | None
+    end: datetime.datetime | None
     runs: str
     concurrency: int
+
+    def next_runs(self) -> list[datetime.datetime]:
+        """The next three runs of one that is active, start and end kept."""
+        now = datetime.datetime.now(datetime.UTC)
+        after = max(now, self.start or now)
+        found = ScheduleConfig(self.name, self.cron, self.zone).next_runs(after)
+        return [one for one in found if not self.end or one <= self.end]
 
 
 def first_of(schedules: Callable[..., list[Any]], name: str) -> Any:
@@ -217,8 +224,8 @@ class Schedules:
             schedule.state.name.lower(),
             cron,
             zone,
-            str(schedule.start_time or "now"),
-            str(schedule.end_time or "never"),
+            schedule.start_time,
+            schedule.end_time,
             f"{schedule.started_run_count} of {schedule.max_run_count or 'any number'}",
             schedule.max_concurrent_run_count,
         )

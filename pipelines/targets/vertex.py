@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from components.common.errors import FlowersError
 from components.common.patience import NotFoundError
 from components.common.step import is_step
 from components.common.vertex import Vertex
@@ -81,6 +82,18 @@ def to_message(job: dict[str, Any]) -> Any:
     message = aiplatform_v1.PipelineJob()
     json_format.ParseDict(job, aiplatform_v1.PipelineJob.pb(message))
     return message
+
+
+def why_not_in_experiment(vertex: Vertex, job_id: str, experiment: str) -> str:
+    """Adds a run to an experiment and says why it could not; "" where it could.
+
+    The run goes on all the same, and may cost something: who waits for it still does.
+    """
+    try:
+        add_to_experiment(vertex, job_id, experiment)
+    except FlowersError as error:
+        return f"warning: the run is not in experiment {experiment}: {error}"
+    return ""
 
 
 def add_to_experiment(vertex: Vertex, job_id: str, experiment: str) -> None:

@@ -389,6 +389,18 @@ class TestSchedule:
         assert self.create(fake, here, capsys)[0] == 0
         assert len(fake.schedules) == 1
 
+    def test_show_keeps_start_and_end(self, fake, here, capsys):
+        between = ("--start", "2998-01-01T00:00", "--end", "2998-01-10T00:00")
+        self.create(fake, here, capsys, *between)
+        shown = run(capsys, "schedule", "show", "--name", "weekly", *PLACE)[1]
+        moments = [line.split()[2] for line in shown.splitlines() if line.startswith("next run")]
+        # The Mondays between them.
+        assert moments == ["2998-01-01T03:00:00+00:00", "2998-01-08T03:00:00+00:00"]
+
+    def test_runs_are_said_to_be_in_no_experiment(self, fake, here, capsys):
+        out = self.create(fake, here, capsys, "--experiment", "petals")[1]
+        assert out.endswith("its runs are in no experiment, and so not in petals\n")
+
     def test_photos_are_a_parameter_and_ingestion_is_never_cached(self, fake, here, capsys):
         self.create(fake, here, capsys)
         (made,) = fake.schedules.values()
@@ -411,6 +423,7 @@ class TestSchedule:
         shown = run(capsys, "schedule", "show", *name)[1]
         assert "runs         0 of 7" in shown
         assert shown.count("next run") == 3
+        assert "start        now\nend          2999-01-01 00:00:00" in shown
         (made,) = fake.schedules.values()
         assert run(capsys, "schedule", "pause", *name)[0] == 0
         assert made.state == v1.Schedule.State.PAUSED
@@ -476,6 +489,13 @@ class TestTrigger:
             job.runtime_config.parameter_values["images"].string_value
             == "gs://bucket/photos/2026-11"
         )
+
+    def test_run_joins_its_experiment(self, fake, here, settings):
+        path = here / "vertex.yaml"
+        path.write_text(f"{path.read_text()}\nexperiment: petals\n")
+        triggers.submit_on_new_data(self.event("photos/_READY"))
+        (name,) = fake.jobs
+        assert list(fake.contexts[name].parent_contexts) == [fake.contexts["petals"].name]
 
     def test_delivered_twice_is_one_run(self, fake, settings):
         event = self.event("photos/_READY")
