@@ -54,8 +54,15 @@ def recipe_option(section: str) -> Callable[[Function], Function]:
     )
 
 
-def recipe_section(name_or_path: str | None, section: str) -> dict[str, Any]:
+def recipe_section(
+    name_or_path: str | None, section: str, optional: bool = False
+) -> dict[str, Any]:
     """A section of a recipe, as it stands there; nothing without a recipe.
+
+    Args:
+        name_or_path: Of the recipe; None for none.
+        section: Name of the section.
+        optional: A recipe may have none, which says nothing then.
 
     Raises:
         ConfigError: There is no such recipe, or it has no such section.
@@ -63,7 +70,7 @@ def recipe_section(name_or_path: str | None, section: str) -> dict[str, Any]:
     if name_or_path is None:
         return {}
     content = read_mapping(recipe_path(name_or_path))
-    found = content.get(section)
+    found = content.get(section, {} if optional else None)
     if not isinstance(found, dict):
         raise ConfigError(
             f"--recipe {name_or_path}: expected a section {section} with keys, received "

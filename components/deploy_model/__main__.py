@@ -7,6 +7,7 @@ import click
 
 from components.common.cli import PATH, run_cli
 from components.common.config import build, read_mapping
+from components.common.recipes import recipe_option, recipe_section
 from components.common.step import import_tensorflow_quietly, run_step
 from components.deploy_model.config import DeployConfig, ServingConfig
 
@@ -19,6 +20,7 @@ from components.deploy_model.config import DeployConfig, ServingConfig
 @click.option("--registry", required=True, help="A folder, or vertex://PROJECT/REGION.")
 @click.option("--model-name", default="flowers", show_default=True, help="Model and endpoint.")
 @click.option("--run-name", default="by-hand", show_default=True, help="Label of the version.")
+@recipe_option("deploy")
 @click.option("--deploy-config", default="{}", metavar="FILE|JSON", help="When and how.")
 @click.option("--serving-config", default="{}", metavar="FILE|JSON", help="Machines on Vertex AI.")
 @click.option("--output", type=PATH, required=True, help="JSON file to make.")
@@ -30,6 +32,7 @@ def command(
     registry: str,
     model_name: str,
     run_name: str,
+    recipe: str | None,
     deploy_config: str,
     serving_config: str,
     output: Path,
@@ -43,7 +46,8 @@ def command(
         from components.deploy_model.deploy import deploy
         from components.deploy_model.registries import open_registry
 
-        config = build(DeployConfig, read_mapping(deploy_config))
+        section = recipe_section(recipe, "deploy", optional=True) | read_mapping(deploy_config)
+        config = build(DeployConfig, section, "deploy")
         serving = build(ServingConfig, read_mapping(serving_config))
         with open_registry(registry, model_name, serving) as opened:
             deploy(examples, saved_model, evaluation, verdict, opened, config, run_name, output)

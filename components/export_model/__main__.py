@@ -8,6 +8,7 @@ import click
 from components.common.cli import PATH, run_cli
 from components.common.config import build, read_mapping
 from components.common.outputs import staged
+from components.common.recipes import recipe_option, recipe_section
 from components.common.step import import_tensorflow_quietly, run_step
 
 _MAPPING: dict[str, Any] = {"default": "{}", "metavar": "FILE|JSON"}
@@ -19,6 +20,7 @@ _MAPPING: dict[str, Any] = {"default": "{}", "metavar": "FILE|JSON"}
 @click.option("--evaluation", type=PATH, required=True, help="JSON file of evaluate-model.")
 @click.option("--verdict", type=PATH, required=True, help="JSON file of gate-model.")
 @click.option("--output", type=PATH, required=True, help="Folder to make.")
+@recipe_option("export")
 @click.option("--export-config", **_MAPPING, help="Formats and card: section export of a recipe.")
 @click.option("--images", default="", help="Where the photos are, for licence and credits.")
 @click.option("--manifest", default="", help="Their manifest, for the credits.")
@@ -30,6 +32,7 @@ def command(
     evaluation: Path,
     verdict: Path,
     output: Path,
+    recipe: str | None,
     export_config: str,
     images: str,
     manifest: str,
@@ -44,8 +47,13 @@ def command(
     with run_step("export-model"):
         from components.export_model.config import ExportConfig, Origin
 
-        config = build(ExportConfig, read_mapping(export_config))
-        origin = Origin(images, manifest, read_mapping(model_config), read_mapping(train_config))
+        def section(name: str, given: str) -> dict[str, Any]:
+            return recipe_section(recipe, name, optional=True) | read_mapping(given)
+
+        config = build(ExportConfig, section("export", export_config), "export")
+        origin = Origin(
+            images, manifest, section("model", model_config), section("train", train_config)
+        )
         import_tensorflow_quietly()
         from components.export_model.export import Outputs, export
 

@@ -9,6 +9,8 @@ from components.augment_examples.__main__ import command as augment
 from components.common.dataset import load_dataset
 from components.common.errors import ConfigError
 from components.common.recipes import recipe_section
+from components.deploy_model.__main__ import command as deploy
+from components.export_model.__main__ import command as export
 from components.ingest_examples.__main__ import command as ingest
 
 RECIPE = """
@@ -50,6 +52,7 @@ def test_steps_do_what_the_recipe_says_and_flags_go_before_it(recipe: str, tmp_p
 def test_section_that_is_missing_is_named(recipe: str) -> None:
     assert recipe_section(recipe, "ingest")["image_size"] == 24
     assert recipe_section(None, "ingest") == {}
+    assert recipe_section(recipe, "gate", optional=True) == {}
     with pytest.raises(ConfigError, match="a section gate with keys, received ingest, augment"):
         recipe_section(recipe, "gate")
 
@@ -62,4 +65,28 @@ def test_key_of_a_recipe_that_is_wrong_is_named(
     output = tmp_path / "output"
     assert call(ingest, "--images=x", f"--recipe={path}", f"--output={output}") == 2
     assert "image_sise: unknown key; expected one of image_size" in capsys.readouterr().err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "inputs", "wrong", "said"),
+    [
+        (export, ["model"], "export: {onyx: true}", "export.onyx: unknown key; expected one of li"),
+        (deploy, ["saved-model", "registry"], "deploy: {sure: 1}", "deploy.sure: unknown key; exp"),
+    ],
+)
+def test_steps_behind_the_gate_read_their_section(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: Command,
+    inputs: list[str],
+    wrong: str,
+    said: str,
+) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(wrong)
+    output = tmp_path / "output"
+    flags = [f"--{one}=x" for one in ("examples", "evaluation", "verdict", *inputs)]
+    assert call(command, *flags, f"--recipe={path}", f"--output={output}") == 2
+    assert said in capsys.readouterr().err
     assert not output.exists()
