@@ -24,7 +24,7 @@ from components.common.config import read_mapping
 from components.common.errors import ConfigError
 from components.common.vertex import Vertex
 from pipelines.targets.target_files import load_target
-from pipelines.targets.vertex import create_request, submit, why_not_in_experiment
+from pipelines.targets.vertex import create_request, join_experiment, submit
 from pipelines.targets.vertex_config import VertexTarget
 
 _FINALIZED = "OBJECT_FINALIZE"
@@ -94,11 +94,8 @@ def submit_on_new_data(event: Any) -> str | None:
     parameters = {"images": f"gs://{found.bucket}/{folder}".rstrip("/")}
     request = create_request(vertex, spec, parameters, target, job_id(found))
     name = submit(vertex, request)
-    if target.experiment:
-        why = why_not_in_experiment(vertex, job_id(found), target.experiment)
-        if why:
-            # Into the log of the function.
-            print(why)
+    # What is printed is in the log of the function.
+    join_experiment(vertex, job_id(found), target.experiment, print)
     return name
 
 

@@ -36,11 +36,10 @@ def check_agreement(model: ModelConfig, train: TrainConfig, image_size: int) -> 
             f"train.crop_size: expected at least {model.smallest_size()} for {model.name}, "
             f"received {size}"
         )
-    drop_path = getattr(model, "drop_path", 0.0)
-    if drop_path and (train.head or train.fine_tune_at):
+    if model.stochastic_depth() and (train.head or train.fine_tune_at):
         raise ConfigError(
             "model.drop_path: expected 0 with train.head or train.fine_tune_at, whose frozen "
-            f"layers answer as they are, received {drop_path}"
+            f"layers answer as they are, received {model.stochastic_depth()}"
         )
     if train.batch_norm == FROZEN and model.weights == NO_WEIGHTS:
         raise ConfigError(

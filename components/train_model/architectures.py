@@ -99,6 +99,10 @@ class ModelConfig:
         """Whether its first filters come from the photos, which stand in a layer `conv1`."""
         return False
 
+    def stochastic_depth(self) -> float:
+        """Chance with which an image in training skips a block of it; 0 for never."""
+        return 0.0
+
     def bfloat16_pays_on_cpu(self) -> bool:
         """Whether it trains faster in bfloat16 on a CPU that has it; see benchmarks/README.md."""
         return False
@@ -272,6 +276,10 @@ class SqueezenetConfig(ModelConfig):
     def whitens_stem(self) -> bool:
         """Whether its first filters come from the photos."""
         return self.stem_init == WHITENING and self.weights == NO_WEIGHTS
+
+    def stochastic_depth(self) -> float:
+        """As `drop_path` says."""
+        return self.drop_path
 
     def bfloat16_pays_on_cpu(self) -> bool:
         """From the width of the recipe `squeezenet` on: narrow nets convert and move numbers."""

@@ -268,8 +268,7 @@ class Follower(keras.callbacks.Callback):
         self._seen = step
         figures = logs or {}
         if not _is_finite(figures["loss"]):
-            self.broken_epoch = self._epoch + 1
-            self.model.stop_training = True
+            self._break_off()
             return
         # The end of the epoch is saved with its validation.
         if not self._is_within(step):
@@ -278,14 +277,18 @@ class Follower(keras.callbacks.Callback):
         if preempted or saves:
             # The loss is that of the weights before the step.
             if not self._weights_are_finite():
-                self.broken_epoch = self._epoch + 1
-                self.model.stop_training = True
+                self._break_off()
                 return
             means = (self._mean(figures, name, step) for name in ("loss", "accuracy"))
             position = Position(self._epoch, step, *means)
             self.checkpoint.save(self.model, position, self.checkpoint.history)
         if preempted:
             self._give_way()
+
+    def _break_off(self) -> None:
+        """Ends a training whose weights are, or will be, no numbers."""
+        self.broken_epoch = self._epoch + 1
+        self.model.stop_training = True
 
     def _weights_are_finite(self) -> bool:
         weights = (keras.ops.convert_to_numpy(one) for one in self.model.net.weights)
@@ -327,7 +330,7 @@ class Follower(keras.callbacks.Callback):
             return
         entry = self._entry(epoch, logs or {})
         if not _is_finite(entry.val_loss):
-            self.broken_epoch, self.model.stop_training = epoch + 1, True
+            self._break_off()
             return
         history = (*self.checkpoint.history, entry)
         self._logs.write(entry)

@@ -92,10 +92,7 @@ def _submit_vertex(where: Any, spec: dict[str, Any], dry_run: bool) -> Follow | 
     name = runs.submit(vertex, request)
     click.echo(f"submitted {name}")
     click.echo(runs.console_url(vertex, request["pipelineJobId"]))
-    if where.experiment:
-        why = runs.why_not_in_experiment(vertex, request["pipelineJobId"], where.experiment)
-        if why:
-            click.echo(why)
+    runs.join_experiment(vertex, request["pipelineJobId"], where.experiment, click.echo)
     if where.train.accelerator:
         train = where.train
         quota = quota_of(train.accelerator, train.machine_type, train.spot)

@@ -124,8 +124,8 @@ class KubeflowSchedules:
             _STATES.get(schedule.status, "unknown"),
             cron,
             zone,
-            (trigger and trigger.start_time) or None,
-            (trigger and trigger.end_time) or None,
+            trigger.start_time if trigger else None,
+            trigger.end_time if trigger else None,
             "",
             int(schedule.max_concurrency or 1),
         )

@@ -111,11 +111,22 @@ class ScheduleConfig:
 
     def first_runs(self) -> list[datetime.datetime]:
         """The next three runs, start and end kept."""
-        now = datetime.datetime.now(datetime.UTC)
-        after = max(now, self._moment("start") or now)
-        end = self._moment("end")
         limit = min(3, self.max_runs or 3)
-        return [one for one in self.next_runs(after, limit) if not end or one <= end]
+        return self.runs_within(self._moment("start"), self._moment("end"), limit)
+
+    def runs_within(
+        self, start: datetime.datetime | None, end: datetime.datetime | None, count: int = 3
+    ) -> list[datetime.datetime]:
+        """The next moments the cron names, of those that are not over or outside.
+
+        Args:
+            start: First moment; None for now.
+            end: Last moment; None for never.
+            count: Most moments.
+        """
+        now = datetime.datetime.now(datetime.UTC)
+        found = self.next_runs(max(now, start or now), count)
+        return [one for one in found if not end or one <= end]
 
     def when(self) -> dict[str, Any]:
         """What says when, as the REST API has it."""
@@ -168,10 +179,7 @@ class ScheduleView(NamedTuple):
 
     def next_runs(self) -> list[datetime.datetime]:
         """The next three runs of one that is active, start and end kept."""
-        now = datetime.datetime.now(datetime.UTC)
-        after = max(now, self.start or now)
-        found = ScheduleConfig(self.name, self.cron, self.zone).next_runs(after)
-        return [one for one in found if not self.end or one <= self.end]
+        return ScheduleConfig(self.name, self.cron, self.zone).runs_within(self.start, self.end)
 
 
 def first_of(schedules: Callable[..., list[Any]], name: str) -> Any:

@@ -84,16 +84,24 @@ def to_message(job: dict[str, Any]) -> Any:
     return message
 
 
-def why_not_in_experiment(vertex: Vertex, job_id: str, experiment: str) -> str:
-    """Adds a run to an experiment and says why it could not; "" where it could.
+def join_experiment(
+    vertex: Vertex, job_id: str, experiment: str, warn: Callable[[str], None]
+) -> None:
+    """Adds a run to an experiment, if there is one and it can.
 
-    The run goes on all the same, and may cost something: who waits for it still does.
+    Args:
+        vertex: The project and region.
+        job_id: Of a run that is submitted. It goes on in any case, and may cost something, so that
+            a failure here must not keep anybody from waiting for it.
+        experiment: Its name; "" for none.
+        warn: Is told in one line what went wrong.
     """
+    if not experiment:
+        return
     try:
         add_to_experiment(vertex, job_id, experiment)
     except FlowersError as error:
-        return f"warning: the run is not in experiment {experiment}: {error}"
-    return ""
+        warn(f"warning: the run is not in experiment {experiment}: {error}")
 
 
 def add_to_experiment(vertex: Vertex, job_id: str, experiment: str) -> None:

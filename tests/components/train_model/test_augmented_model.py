@@ -130,7 +130,7 @@ def test_ghost_batches_by_themselves_learn_as_in_one_step(kind):
     for groups, ghosts in ((2, 1), (1, 2)):
         net = set_batch_norm(first, groups, 1, split=False)
         model = GhostBatchModel(net, config, 24, ghosts=ghosts)
-        optimizer = keras.optimizers.SGD(0.3)
+        optimizer = keras.optimizers.SGD(1.0)
         if kind == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         model.compile(optimizer, "categorical_crossentropy", weighted_metrics=["accuracy"])
@@ -139,7 +139,7 @@ def test_ghost_batches_by_themselves_learn_as_in_one_step(kind):
         seen.append([*net.get_weights(), *history["loss"], *history["accuracy"]])
     for one, other in zip(*seen, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    assert np.abs(first.get_weights()[0] - seen[0][0]).max() > 0.002
+    assert np.abs(first.get_weights()[0] - seen[0][0]).max() > 0.01
 
 
 def test_answer_that_is_surely_wrong_is_learnt_from():
