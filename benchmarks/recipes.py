@@ -30,6 +30,7 @@ import click
 
 from components.common.step import import_tensorflow_quietly
 from components.ingest_examples.config import PhotosConfig
+from components.train_model.config import TrainConfig
 from pipelines.recipe import Recipe, load_recipe
 
 _BATCH = 64
@@ -186,7 +187,7 @@ def throughput(
     import_tensorflow_quietly()
     from components.common.dataset import load_dataset
 
-    loaded = load_recipe(recipe, (*assignments, f"train.epochs={epochs}"))
+    loaded = load_recipe(recipe, (*assignments, f"train.epochs={epochs}", "train.refine=null"))
     _show_machine()
     with tempfile.TemporaryDirectory() as scratch:
         paths = _prepare(Path(scratch), loaded, photos)
@@ -214,11 +215,11 @@ def _bare_speed(examples: Any, augmented: Any, recipe: Recipe) -> float:
     import tensorflow as tf
 
     from components.train_model.accelerators import CPU
-    from components.train_model.input_pipeline import read_examples, train_size
+    from components.train_model.input_pipeline import read_examples
     from components.train_model.models import build_model
     from components.train_model.precision import choose_precision, computing_in
 
-    size, batch = train_size(examples, recipe.train), recipe.train.batch_size(replicas=1)
+    size, batch = recipe.train.train_size(examples.image_size), recipe.train.batch_size(replicas=1)
     pairs = list(read_examples(augmented, "train"))
     images = tf.image.resize(np.stack([image for image, _ in pairs]), [size, size])
     images = tf.cast(images, tf.uint8).numpy()
@@ -375,7 +376,7 @@ def _decoded_batches(dataset: Any) -> Any:
 @main.command()
 @_recipe_option
 @_photos_options
-@click.option("--epochs", default=2, show_default=True, help="Epochs to measure.")
+@click.option("--epochs", default=2, show_default=True, help="Epochs to measure of each phase.")
 def epoch(
     photos: PhotosConfig,
     recipe: str,
@@ -388,14 +389,26 @@ def epoch(
     _show_machine()
     with tempfile.TemporaryDirectory() as scratch:
         paths = _prepare(Path(scratch), whole, photos)
-        short = dataclasses.replace(whole, train=dataclasses.replace(whole.train, epochs=epochs))
-        result = _train(paths, short, Path(scratch, "trained"))
-    seconds = [one["seconds"] for one in result["history"]]
-    speed = statistics.median(one["images_per_second"] for one in result["history"])
-    total = whole.train.total_epochs
-    _show("epochs measured", ", ".join(f"{one:.1f} s" for one in seconds))
-    _show("throughput", f"{speed:.1f} images/s, {result['precision']}")
-    _show(f"all {total} epochs, extrapolated", f"{total * statistics.median(seconds):.0f} s")
+        train = _shorten(whole.train, epochs)
+        result = _train(paths, dataclasses.replace(whole, train=train), Path(scratch, "trained"))
+    history, seconds = result["history"], 0.0
+    _show("precision", result["precision"])
+    for phase in (whole.train.head, whole.train, whole.train.refine):
+        if phase is None:
+            continue
+        measured, history = history[:epochs], history[epochs:]
+        speed = statistics.median(one["images_per_second"] for one in measured)
+        times = ", ".join(f"{one['seconds']:.1f}" for one in measured)
+        _show(f"first of {phase.epochs} epochs", f"{times} s, {speed:.1f} images/s")
+        seconds += phase.epochs * statistics.median(one["seconds"] for one in measured)
+    _show(f"all {whole.train.total_epochs} epochs, extrapolated", f"{seconds:.0f} s")
+
+
+def _shorten(train: TrainConfig, epochs: int) -> TrainConfig:
+    """The same training with so many epochs in each of its phases."""
+    head = train.head and dataclasses.replace(train.head, epochs=epochs)
+    refine = train.refine and dataclasses.replace(train.refine, epochs=epochs)
+    return dataclasses.replace(train, epochs=epochs, head=head, refine=refine)
 
 
 @main.command()

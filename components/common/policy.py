@@ -4,6 +4,8 @@ import dataclasses
 
 from components.common.config import Range, check
 
+CROP_AREAS = Range(0.05, 1.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class AugmentPolicy:
@@ -33,6 +35,6 @@ class AugmentPolicy:
         check("saturation", high, Range(low, 10.0))
         check("brightness", self.brightness, Range(0.0, 1.0))
         check("contrast", self.contrast, Range(0.0, 1.0))
-        check("crop_area", self.crop_area, Range(0.05, 1.0))
+        check("crop_area", self.crop_area, CROP_AREAS)
         check("crop_aspect", self.crop_aspect, Range(1.0, 4.0))
         check("rotation", self.rotation, Range(0.0, 180.0))

@@ -20,22 +20,23 @@ def check_agreement(model: ModelConfig, train: TrainConfig, image_size: int) -> 
         # What one replica can do; more have to divide it further.
         train.batch_size(replicas=1)
     asked = model.net_size(image_size)
-    if asked != image_size and not train.crop_size:
-        raise ConfigError(
-            f"train.crop_size: expected one with a model.test_size of {asked}, without which "
-            f"training would see images of {image_size}, received 0"
-        )
-    size = train.crop_size or image_size
-    if size != asked and not model.takes_any_size():
-        raise ConfigError(
-            f"train.crop_size: expected {asked} with {model.name}, whose weights fit one size of "
-            f"images, received {size}"
-        )
-    if size < model.smallest_size():
-        raise ConfigError(
-            f"train.crop_size: expected at least {model.smallest_size()} for {model.name}, "
-            f"received {size}"
-        )
+    for section, phase in train.of_all_layers().items():
+        if asked != image_size and not phase.crop_size:
+            raise ConfigError(
+                f"{section}.crop_size: expected one with a model.test_size of {asked}, without "
+                f"which training would see images of {image_size}, received 0"
+            )
+        size = phase.train_size(image_size)
+        if size != asked and not model.takes_any_size():
+            raise ConfigError(
+                f"{section}.crop_size: expected {asked} with {model.name}, whose weights fit one "
+                f"size of images, received {size}"
+            )
+        if size < model.smallest_size():
+            raise ConfigError(
+                f"{section}.crop_size: expected at least {model.smallest_size()} for {model.name}, "
+                f"received {size}"
+            )
     if model.stochastic_depth() and (train.head or train.fine_tune_at):
         raise ConfigError(
             "model.drop_path: expected 0 with train.head or train.fine_tune_at, whose frozen "

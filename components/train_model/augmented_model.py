@@ -20,18 +20,14 @@ class AugmentedModel(keras.Model):
     Args:
         net: Images to probabilities.
         config: What to do to the images.
-        size: Side of the images that the net is trained on, in pixels.
         test_size: Where it is asked, it sees the images at this side; 0 for as they are.
     """
 
-    def __init__(
-        self, net: keras.Model, config: TrainConfig, size: int, test_size: int = 0
-    ) -> None:
+    def __init__(self, net: keras.Model, config: TrainConfig, test_size: int = 0) -> None:
         # The draws are float32 whatever the net computes in.
         super().__init__(name="augmented", dtype="float32")
         self.net = net
         self._config = config
-        self._size = size
         self._test_size = test_size
         # The net has all weights there are.
         self.built = True
@@ -53,7 +49,8 @@ class AugmentedModel(keras.Model):
         config = self._config
         if config.policy is not None:
             of_policy = draws[:, : augmentation.DRAWS]
-            images = augmentation.augment(images, of_policy, config.policy, self._size)
+            size = config.train_size(images.shape[1])
+            images = augmentation.augment(images, of_policy, config.policy, size)
         if config.mixes:
             images = mixing.mix(images, draws[:, augmentation.DRAWS :], config)
         return self.net(images, training=True)
@@ -70,6 +67,10 @@ class AugmentedModel(keras.Model):
             lambda one: KerasTensor(one.shape.as_list(), one.dtype.name), spec
         )
         self._symbolic_build(data_batch=symbols)
+
+    def set_config(self, config: TrainConfig) -> None:
+        """Sets what is done to the images in the training that the next `compile` is for."""
+        self._config = config
 
     def set_steps_per_execution(self, steps: int) -> None:
         """Sets how many steps the device does before the host looks at them."""

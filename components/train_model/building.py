@@ -28,17 +28,15 @@ def build_net(
         net trains on other sizes than it validates.
     """
     side = architecture.net_size(image_size)
+    sizes = {phase.train_size(image_size) for phase in config.of_all_layers().values()}
     with computing_in(precision):
-        return build_model(
-            architecture, side if (config.crop_size or image_size) == side else None, classes
-        )
+        return build_model(architecture, side if sizes == {side} else None, classes)
 
 
 def wrap_for_training(
     net: keras.Model,
     architecture: ModelConfig,
     config: TrainConfig,
-    image_size: int,
     replicas: int,
     *,
     split: bool,
@@ -49,7 +47,6 @@ def wrap_for_training(
         net: With its first weights.
         architecture: Which net it is.
         config: How it is trained.
-        image_size: Side of the stored images, in pixels.
         replicas: Devices over which a batch is split.
         split: Each replica runs the step on its part of the batch, as TensorFlow's do; without it
             one step runs over the whole batch.
@@ -61,7 +58,7 @@ def wrap_for_training(
         ConfigError: A replica that runs a step of its own would have a part of a ghost batch.
     """
     ghosts = config.ghost_batches(replicas)
-    arguments = config, config.crop_size or image_size, architecture.test_size
+    arguments = config, architecture.test_size
     frozen = config.batch_norm == FROZEN
     if not on_tensorflow():
         net = set_batch_norm(net, 0 if frozen else ghosts, replicas, split)

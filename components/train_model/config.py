@@ -8,12 +8,13 @@ from collections.abc import Mapping
 
 from components.common.config import Range, check, choose
 from components.common.errors import ConfigError
-from components.common.policy import AugmentPolicy
+from components.common.policy import CROP_AREAS, AugmentPolicy
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 KEEPS = ("best", "last")
 GLOBAL, PER_REPLICA, FROZEN = "global", "per_replica", "frozen"
 BATCH_NORMS = (GLOBAL, PER_REPLICA, FROZEN)
+CROP_SIZES = Range(0, 4096)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -243,11 +244,41 @@ class HeadConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RefineConfig:
+    """The last phase, in which a net sees images more like those that it will be asked about.
+
+    Strong augmentation teaches a net most, and leaves it used to images that nobody will show it.
+    Some epochs with milder crops, of the size at which it is asked, and with nothing mixed, make
+    up for that.
+
+    Attributes:
+        epochs: Passes over the train split, after all others.
+        schedule: The learning rate over the steps of this phase.
+        crop_size: In place of that of `train`.
+        crop_area: In place of that of `train.policy`, the rest of which stays.
+
+    Source: He et al., "Data Augmentation Revisited" (2019), and Touvron et al., "Fixing the
+    Train-Test Resolution Discrepancy" (2019).
+    """
+
+    epochs: int
+    schedule: ScheduleConfig
+    crop_size: int = 0
+    crop_area: float = 1.0
+
+    def __post_init__(self) -> None:
+        check("epochs", self.epochs, Range(1, 100_000))
+        check("crop_size", self.crop_size, CROP_SIZES)
+        check("crop_area", self.crop_area, CROP_AREAS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How the model is trained.
 
     Attributes:
-        epochs: Passes over the augmented train split, after those of `head`.
+        epochs: Passes over the augmented train split, after those of `head` and before those of
+            `refine`.
         schedule: The learning rate over the steps of these epochs.
         global_batch_size: Examples per step over all replicas, which have to divide it; 0 where
             `batch_per_replica` is given.
@@ -255,6 +286,8 @@ class TrainConfig:
             number; 0 where `global_batch_size` is given.
         optimizer: How gradients become steps.
         head: A first phase in which only the head learns; left out for none.
+        refine: A last phase with milder augmentation, and without MixUp and CutMix; left out for
+            none.
         fine_tune_at: Name of the first layer that learns, once more than the head does; those
             before it keep their weights and statistics, which saves their part of the backward
             pass. Empty for all. The net's layers are known where it is built, so that a name that
@@ -297,6 +330,7 @@ class TrainConfig:
     batch_per_replica: int = 0
     optimizer: OptimizerConfig = dataclasses.field(default_factory=AdamwConfig)
     head: HeadConfig | None = None
+    refine: RefineConfig | None = None
     fine_tune_at: str = ""
     label_smoothing: float = 0.0
     policy: AugmentPolicy | None = None
@@ -323,7 +357,7 @@ class TrainConfig:
                 f"{self.global_batch_size} and {self.batch_per_replica}"
             )
         check("label_smoothing", self.label_smoothing, Range(0.0, 0.9))
-        check("crop_size", self.crop_size, Range(0, 4096))
+        check("crop_size", self.crop_size, CROP_SIZES)
         if self.crop_size and self.policy is None:
             raise ConfigError("crop_size: expected 0 without a policy, which is what crops")
         check("mixup", self.mixup, Range(0.0, 10.0))
@@ -337,6 +371,8 @@ class TrainConfig:
                 f"patience: expected 0 with keep {self.keep}, which would keep the weights that no "
                 f"longer got better, received {self.patience}; set keep to best"
             )
+        if self.refine is not None:
+            self._check(self.refine)
         choose("batch_norm", self.batch_norm, BATCH_NORMS)
         check("ghost_batch_size", self.ghost_batch_size, Range(0, 1 << 20))
         if self.ghost_batch_size and self.batch_norm == PER_REPLICA:
@@ -352,6 +388,49 @@ class TrainConfig:
         check("steps_per_execution", self.steps_per_execution, Range(0, 100_000))
         choose("precision", self.precision, PRECISIONS)
         check("seed", self.seed, Range(0, 2**31 - 1))
+
+    def _check(self, refine: RefineConfig) -> None:
+        """Refuses a last phase that would never come, or that changes a policy there is not."""
+        if self.patience:
+            raise ConfigError(
+                "patience: expected 0 with refine, to which a training that stops would not come, "
+                f"received {self.patience}"
+            )
+        if self.policy is None and (refine.crop_size or refine.crop_area < 1.0):
+            key, expected = ("crop_size", 0) if refine.crop_size else ("crop_area", 1)
+            raise ConfigError(
+                f"refine.{key}: expected {expected} without a policy, which is what crops, "
+                f"received {getattr(refine, key)}"
+            )
+
+    def of_all_layers(self) -> "dict[str, TrainConfig]":
+        """The phases in which more than the head learns, each as a training of its own.
+
+        Returns:
+            In their order, by the key of a recipe that describes them.
+        """
+        alone = dataclasses.replace(self, head=None, refine=None)
+        refine = self.refine
+        if refine is None:
+            return {"train": alone}
+        refined = dataclasses.replace(
+            alone,
+            epochs=refine.epochs,
+            schedule=refine.schedule,
+            policy=self.policy and dataclasses.replace(self.policy, crop_area=refine.crop_area),
+            crop_size=refine.crop_size,
+            mixup=0.0,
+            cutmix=0.0,
+        )
+        return {"train": alone, "train.refine": refined}
+
+    def train_size(self, image_size: int) -> int:
+        """Side of the images that training sees before `refine`, in pixels.
+
+        Args:
+            image_size: Side of the examples, in pixels.
+        """
+        return self.crop_size or image_size
 
     def batch_size(self, replicas: int) -> int:
         """Examples per step over all replicas.
@@ -406,8 +485,9 @@ class TrainConfig:
 
     @property
     def total_epochs(self) -> int:
-        """Epochs of both phases."""
-        return self.epochs + (self.head.epochs if self.head else 0)
+        """Epochs of all phases."""
+        others = (self.head, self.refine)
+        return self.epochs + sum(phase.epochs for phase in others if phase)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from components.common.progress import Progress
 from components.train_model.accelerators import CPU, Accelerator
 from components.train_model.augmented_model import AugmentedModel
 from components.train_model.checkpoints import Checkpoint, Position
+from components.train_model.config import TrainConfig
 from components.train_model.history import Epoch
 from components.train_model.input_pipeline import (
     eval_batches,
@@ -83,11 +84,11 @@ class _Feed:
 
     def spec(self) -> Any:
         """Shapes and types of a train batch, as one replica or one step over all takes it."""
-        return self._one_device(self._train_batches(0)).element_spec
+        return self._one_device(self._train_batches(self._plan.config, 0)).element_spec
 
-    def train(self, first_step: int) -> Any:
-        """Endless train batches, from a step on."""
-        return self._split(self._train_batches(first_step))
+    def train(self, phase: Phase, first_step: int) -> Any:
+        """Endless train batches of a phase, from a step of the training on."""
+        return self._split(self._train_batches(phase.config, first_step))
 
     def validation(self, steps_per_execution: int) -> tuple[Any, int | None]:
         """The validation split, and its steps where the batches have no end."""
@@ -104,10 +105,10 @@ class _Feed:
         )
         return self._split(weighted.batches), weighted.steps
 
-    def _train_batches(self, first_step: int) -> tf.data.Dataset:
+    def _train_batches(self, config: TrainConfig, first_step: int) -> tf.data.Dataset:
         return train_batches(
             self._train,
-            self._plan.config,
+            config,
             first_step,
             replicas=self._accelerator.replicas,
             hosts=self._accelerator.hosts,
@@ -162,7 +163,7 @@ def _fit_on(
     validation, validation_steps = feed.validation(steps)
     with follower.accelerator.preemption.held():
         model.fit(
-            feed.train(done),
+            feed.train(phase, done),
             steps_per_epoch=plan.steps_per_epoch - position.step,
             initial_epoch=position.epoch,
             # What is left of an epoch has fewer steps than Keras would do in all that follow.
@@ -176,8 +177,7 @@ def _fit_on(
     if follower.broken_epoch:
         raise FlowersError(
             f"the loss became NaN in epoch {follower.broken_epoch}: expected a number; lower "
-            f"{'train.head.schedule' if phase.head_only else 'train.schedule'}.peak, now "
-            f"{phase.schedule.peak:g}{_say_what_stays(follower)}"
+            f"{phase.section}.schedule.peak, now {phase.schedule.peak:g}{_say_what_stays(follower)}"
         )
 
 
@@ -196,7 +196,8 @@ def _say_what_stays(follower: "Follower") -> str:
 
 
 def compile_model(model: AugmentedModel, plan: Plan, phase: Phase) -> None:
-    """Compiles a model for a phase: the layers that learn, loss, figures and a new optimizer."""
+    """Compiles a model for a phase: images, the layers that learn, loss, and a new optimizer."""
+    model.set_config(phase.config)
     choose_learning_layers(model.net, phase.head_only, plan.config.fine_tune_at)
     optimizer = make_optimizer(plan.config.optimizer, plan.schedule(phase), plan.config.ema)
     if model.net.dtype_policy.name == FLOAT16:

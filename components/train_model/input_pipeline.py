@@ -178,16 +178,11 @@ def _with_draws(
     size = images.shape[0]
     draws = tf.random.stateless_uniform([size, augmentation.DRAWS], for_policy)
     if config.mixes:
-        side = train_size(dataset, config)
+        side = config.train_size(dataset.image_size)
         mixes, targets = mixing.draw_mixing(targets, for_mixing, config, side)
     else:
         mixes = tf.zeros([size, mixing.DRAWS])
     return (images, tf.concat([draws, mixes], axis=1)), targets
-
-
-def train_size(dataset: Dataset, config: TrainConfig) -> int:
-    """Side of the images that training sees, in pixels."""
-    return config.crop_size or dataset.image_size
 
 
 def eval_batches(dataset: Dataset, split: str, batch_size: int) -> tf.data.Dataset:

@@ -17,16 +17,20 @@ class Phase:
     """Epochs with one schedule.
 
     Attributes:
+        section: Key of a recipe that describes it.
         first: Number of epochs before it.
         end: Number of epochs up to its end.
         schedule: The learning rate over its steps.
+        config: What is done to its images.
         head_only: All but the head are frozen.
     """
 
+    section: str
     first: int
     end: int
     schedule: ScheduleConfig
-    head_only: bool
+    config: TrainConfig
+    head_only: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +54,16 @@ class Plan:
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """One, or two where the head learns first."""
-        head, end = self.config.head, self.config.total_epochs
-        if head is None:
-            return (Phase(0, end, self.config.schedule, head_only=False),)
-        return (
-            Phase(0, head.epochs, head.schedule, head_only=True),
-            Phase(head.epochs, end, self.config.schedule, head_only=False),
-        )
+        """One, with one before it where the head learns first, and one behind it to refine."""
+        phases, done = [], 0
+        if head := self.config.head:
+            done = head.epochs
+            phases.append(Phase("train.head", 0, done, head.schedule, self.config, head_only=True))
+        for section, config in self.config.of_all_layers().items():
+            end = done + config.epochs
+            phases.append(Phase(section, done, end, config.schedule, config))
+            done = end
+        return tuple(phases)
 
     def schedule(self, phase: Phase) -> Schedule:
         """The learning rate of a phase; its steps count from the first of the phase."""

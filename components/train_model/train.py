@@ -233,7 +233,7 @@ def _build(
     if model_config.whitens_stem():
         whiten_stem(net, augmented, config)
     return wrap_for_training(
-        net, model_config, config, size, accelerator.replicas, split=accelerator.is_split
+        net, model_config, config, accelerator.replicas, split=accelerator.is_split
     )
 
 

@@ -14,11 +14,7 @@ from numpy.typing import NDArray
 from components.common import augmentation
 from components.common.dataset import Dataset
 from components.train_model.config import TrainConfig
-from components.train_model.input_pipeline import (
-    damage_is_data_error,
-    decode_examples,
-    train_size,
-)
+from components.train_model.input_pipeline import damage_is_data_error, decode_examples
 
 _EXAMPLES = 256
 # Along each side of an image; more say nothing new.
@@ -38,7 +34,7 @@ def whiten_stem(net: keras.Model, dataset: Dataset, config: TrainConfig) -> None
     Raises:
         DataError: An example is damaged.
     """
-    kernel, size = net.get_layer("conv1").kernel, train_size(dataset, config)
+    kernel, size = net.get_layer("conv1").kernel, config.train_size(dataset.image_size)
     count = min(_EXAMPLES, dataset.counts["train"])
     batches = decode_examples(dataset, "train").take(count).batch(count)
     with damage_is_data_error(dataset):

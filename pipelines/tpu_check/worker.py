@@ -71,10 +71,14 @@ def make_model(task: Task, batch: int) -> tuple[AugmentedModel, str]:
     config = dataclasses.replace(config, global_batch_size=0, batch_per_replica=batch)
     precision = choose_precision(config.precision, "tpu", architecture.bfloat16_pays_on_cpu())
     net = build_net(architecture, config, task.image_size, task.classes, precision)
-    model = wrap_for_training(net, architecture, config, task.image_size, task.cores, split=False)
+    model = wrap_for_training(net, architecture, config, task.cores, split=False)
     plan = Plan(config, _STEPS_PER_EPOCH, task.cores)
-    # The last phase needs the most memory: an earlier one trains the head alone.
-    compile_model(model, plan, plan.phases[-1])
+    # The phase with the largest images needs the most memory; one of the head alone needs less.
+    heaviest = max(
+        plan.phases,
+        key=lambda phase: (not phase.head_only, phase.config.train_size(task.image_size)),
+    )
+    compile_model(model, plan, heaviest)
     return model, precision
 
 

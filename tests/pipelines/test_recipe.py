@@ -114,6 +114,16 @@ def test_large_bounds_are_written_out():
             ["model.test_size=96", "train.crop_size=0"],
             "train.crop_size: expected one with a model.test_size of 96, .*received 0",
         ),
+        (
+            "squeezenet",
+            ["train.refine={epochs: 1, schedule: {name: constant, peak: 0.1}}"],
+            "train.refine.crop_size: expected one with a model.test_size of 96, .*received 0",
+        ),
+        (
+            "squeezenet",
+            ["train.refine={epochs: 1, schedule: {name: constant, peak: 0.1}, crop_size: 2}"],
+            "train.refine.crop_size: expected at least 3 for squeezenet, received 2",
+        ),
         ("squeezenet", ["model.test_size=2"], "model.test_size: expected at least 3"),
         ("dense", ["model.test_size=96"], "train.crop_size: .*received 0"),
         (

@@ -32,6 +32,7 @@ TRAIN = {
     "mixup": 0.2,
     "ema": 0.9,
     "head": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}},
+    "refine": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}, "crop_size": 24},
 }
 
 

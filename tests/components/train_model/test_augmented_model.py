@@ -35,11 +35,13 @@ def net(watched):
     return keras.Model(inputs, layers.Dense(3, activation="softmax")(mean))
 
 
-def augmented_model(net, size=16, test_size=0, **changes):
-    config = TrainConfig(
-        epochs=1, global_batch_size=4, schedule=ConstantConfig(peak=0.1), **changes
-    )
-    return AugmentedModel(net, config, size, test_size)
+def config_of(**changes):
+    return TrainConfig(epochs=1, global_batch_size=4, schedule=ConstantConfig(peak=0.1), **changes)
+
+
+def augmented_model(net, test_size=0, **changes):
+    crops = {"crop_size": 16} if "policy" in changes else {}
+    return AugmentedModel(net, config_of(**(crops | changes)), test_size)
 
 
 def images():
@@ -64,7 +66,7 @@ def test_trains_on_crops(net, watched):
 
 
 def test_trains_on_the_images_themselves_without_a_policy(net, watched):
-    augmented_model(net, 24)((images(), draws()), training=True)
+    augmented_model(net)((images(), draws()), training=True)
     assert np.array_equal(watched.seen, images())
 
 
@@ -74,6 +76,14 @@ def test_mixes_after_cropping(net, watched):
     found = watched.seen.numpy().astype(float)
     expected = (cropped.numpy().astype(float) + cropped.numpy()[[1, 0, 3, 2]]) / 2
     assert np.abs(found - expected).max() <= 0.5
+
+
+def test_next_phase_does_otherwise(net, watched):
+    model = augmented_model(net, policy=POLICY, mixup=1.0)
+    model.set_config(config_of(policy=POLICY))
+    model((images(), draws()), training=True)
+    expected = augmentation.augment(images(), draws()[:, : augmentation.DRAWS], POLICY)
+    assert np.array_equal(watched.seen, expected)
 
 
 def test_draws_stay_exact_whatever_the_net_computes_in(watched):
@@ -91,13 +101,13 @@ def test_draws_stay_exact_whatever_the_net_computes_in(watched):
 
 @pytest.mark.parametrize("size", [8, 16, 17, 24, 32])
 def test_net_sees_whole_images_resized_as_crops_are(net, watched, size):
-    augmented_model(net, 24, test_size=size)(images(), training=False)
+    augmented_model(net, test_size=size)(images(), training=False)
     seen = watched.seen.numpy().astype(float)
     # A crop of everything: neither mirrored nor moved.
     everything = AugmentPolicy(
         flip=False, saturation=(1.0, 1.0), brightness=0.0, contrast=0.0, crop_area=1.0
     )
-    augmented_model(net, size, policy=everything)((images(), draws()), training=True)
+    augmented_model(net, policy=everything, crop_size=size)((images(), draws()), training=True)
     # A half is rounded to the even number by the one, up by the other.
     difference = np.abs(watched.seen.numpy().astype(float) - seen)
     assert difference.max() <= 1
@@ -108,7 +118,7 @@ def test_net_sees_whole_images_resized_as_crops_are(net, watched, size):
 
 @pytest.mark.parametrize("size", [8, 17, 32])
 def test_finished_model_resizes_as_the_one_that_was_validated(net, watched, size):
-    augmented_model(net, 24, test_size=size)(images(), training=False)
+    augmented_model(net, test_size=size)(images(), training=False)
     validated = watched.seen.numpy()
     resize_first(net, size, 24)(images())
     assert np.array_equal(watched.seen, validated)
@@ -122,14 +132,11 @@ def test_ghost_batches_by_themselves_learn_as_in_one_step(kind):
     x = layers.Conv2D(4, 3, strides=2)(layers.Rescaling(1 / 255)(inputs))
     x = layers.GlobalAveragePooling2D()(layers.ReLU()(layers.BatchNormalization()(x)))
     first = keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
-    config = TrainConfig(
-        epochs=1, global_batch_size=4, schedule=ConstantConfig(peak=0.1), mixup=1.0
-    )
     targets = tf.one_hot([0, 1, 2, 1], 3)
     seen = []
     for groups, ghosts in ((2, 1), (1, 2)):
         net = set_batch_norm(first, groups, 1, split=False)
-        model = GhostBatchModel(net, config, 24, ghosts=ghosts)
+        model = GhostBatchModel(net, config_of(mixup=1.0), ghosts=ghosts)
         optimizer = keras.optimizers.SGD(1.0)
         if kind == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -148,7 +155,7 @@ def test_answer_that_is_surely_wrong_is_learnt_from():
     mean = layers.GlobalAveragePooling2D()(layers.Rescaling(0.0)(inputs))
     net = keras.Model(inputs, layers.Dense(3, "softmax")(mean))
     net.layers[-1].bias.assign([60.0, 0.0, 0.0])
-    model = augmented_model(net, 24)
+    model = augmented_model(net)
     model.compile(keras.optimizers.SGD(1.0), "categorical_crossentropy")
     data = tf.data.Dataset.from_tensors(((images(), draws()), tf.one_hot([1] * 4, 3)))
     history = model.fit(data, shuffle=False, verbose=0).history

@@ -15,6 +15,7 @@ TRAIN = {
 }
 CYCLE = {"name": "one_cycle", "peak": 0.1}
 RAMP = {"name": "ramp", "peak": 0.1}
+REFINE = {"epochs": 1, "schedule": CYCLE}
 
 
 def test_stages_become_tuples():
@@ -79,6 +80,12 @@ def test_wrong_model_is_refused(changes, words):
         ({"optimizer": {"name": "sgd", "clip_norm": -1.0}}, "optimizer.clip_norm"),
         ({"head": {"epochs": 0, "schedule": CYCLE}}, "head.epochs"),
         ({"head": {"epochs": 1}}, "head.schedule: missing"),
+        ({"refine": {"epochs": 0, "schedule": CYCLE}}, "refine.epochs: expected 1 to .*received 0"),
+        ({"refine": REFINE | {"crop_size": -1}}, "refine.crop_size: expected 0 to 4096"),
+        ({"refine": REFINE | {"crop_area": 0.0}}, "refine.crop_area: expected 0.05 to 1"),
+        ({"refine": REFINE | {"crop_size": 24}}, "refine.crop_size: expected 0 without a policy"),
+        ({"refine": REFINE | {"crop_area": 0.5}}, "refine.crop_area: expected 1 without a policy"),
+        ({"refine": REFINE, "patience": 2}, "patience: expected 0 with refine, .* received 2"),
         ({"ghost_batch_size": -1}, "ghost_batch_size: expected 0 to .*, received -1"),
         (
             {"ghost_batch_size": 2, "batch_norm": "per_replica"},

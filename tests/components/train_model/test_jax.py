@@ -20,6 +20,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from components.common import augmentation
 from components.common.dataset import load_dataset
 from components.common.models import load_model
 from components.train_model.input_pipeline import eval_batches
@@ -27,6 +28,8 @@ from components.train_model.train import train
 from pipelines.recipe import load_recipe
 
 assert keras.backend.backend() == "jax"
+sizes, augment = [], augmentation.augment
+augmentation.augment = lambda *given: (sizes.append(given[-1]), augment(*given))[1]
 examples, output, name, *changes = sys.argv[1:]
 recipe, folder = load_recipe(name, changes), Path(output)
 result = train(
@@ -34,6 +37,7 @@ result = train(
     folder / "model", folder / "metrics.json", folder / "report.html",
 )
 assert len(result.history) == recipe.train.total_epochs
+assert sizes[-1] == (recipe.train.refine or recipe.train).crop_size
 images = np.concatenate([x for x, _ in eval_batches(load_dataset(Path(examples)), "test", 8)])
 model = load_model(folder / "model")
 np.save(folder / "answers.npy", model.predict(images, verbose=0))
@@ -49,8 +53,12 @@ CHANGES = (
 
 @pytest.mark.parametrize(
     "change",
-    ["train.head={epochs: 1, schedule: {name: constant, peak: 0.001}}", "model.drop_path=0.2"],
-    ids=["head_first", "dropped_paths"],
+    [
+        "train.head={epochs: 1, schedule: {name: constant, peak: 0.001}}",
+        "model.drop_path=0.2",
+        "train.refine={epochs: 1, schedule: {name: constant, peak: 0.001}, crop_size: 28}",
+    ],
+    ids=["head_first", "dropped_paths", "refined"],
 )
 def test_model_trained_on_jax_answers_the_same_on_tensorflow(tmp_path, change):
     counts = {"train": 24, "validation": 8, "test": 8}

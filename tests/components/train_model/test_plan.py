@@ -53,6 +53,21 @@ def test_curve_of_the_rate_has_every_step_of_both_phases(plan):
     assert rates[-1] < 0.001
 
 
+def test_what_refines_comes_last():
+    refine = {"epochs": 4, "schedule": {"name": "constant", "peak": 0.2}, "crop_size": 24}
+    config = build(TrainConfig, TWO_PHASES | {"refine": refine, "policy": {}, "cutmix": 1.0})
+    plan = Plan(config, steps_per_epoch=12)
+    assert [(one.section, one.first, one.end) for one in plan.phases] == [
+        ("train.head", 0, 2),
+        ("train", 2, 5),
+        ("train.refine", 5, 9),
+    ]
+    assert [one.config.mixes for one in plan.phases] == [True, True, False]
+    assert [one.config.crop_size for one in plan.phases] == [0, 0, 24]
+    assert plan.learning_rate_after(8) == pytest.approx(0.2)
+    assert plan.learning_rates()[-1] == pytest.approx((9 - 1 / 12, 0.2))
+
+
 def test_long_curve_is_thinned_out():
     points = Plan(build(TrainConfig, TWO_PHASES), steps_per_epoch=5000).learning_rates()
     assert len(points) == 800

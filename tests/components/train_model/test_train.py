@@ -14,13 +14,14 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from kfp import dsl
 
+from components.common import augmentation
 from components.common.config import build
 from components.common.dataset import load_dataset, save_dataset
 from components.common.errors import ConfigError, DataError, FlowersError
 from components.common.lineage import stamp
 from components.common.model_files import load_metadata
 from components.common.models import load_model
-from components.train_model import fitting
+from components.train_model import fitting, mixing
 from components.train_model import train as train_module
 from components.train_model.architectures import ModelConfig
 from components.train_model.component import train_model
@@ -335,6 +336,34 @@ def test_head_learns_first(examples, tmp_path):
     assert [epoch.learning_rate for epoch in result.history[:2]] == pytest.approx([0.01, 0.01])
 
 
+REFINED = {
+    "policy": {"crop_area": 0.2},
+    "crop_size": 16,
+    "cutmix": 1.0,
+    "refine": {"epochs": 2, "schedule": constant(0.005), "crop_size": 24, "crop_area": 0.8},
+}
+
+
+def test_last_phase_has_milder_crops_and_mixes_nothing(examples, tmp_path, monkeypatch):
+    augmented, mixed = [], []
+    augment, mix = augmentation.augment, mixing.mix
+
+    def watch_augment(images, draws, policy, size):
+        augmented.append((size, policy.crop_area))
+        return augment(images, draws, policy, size)
+
+    def watch_mix(images, draws, config):
+        mixed.append(images.shape[1])
+        return mix(images, draws, config)
+
+    monkeypatch.setattr(augmentation, "augment", watch_augment)
+    monkeypatch.setattr(mixing, "mix", watch_mix)
+    result = run(examples, tmp_path, epochs=1, **REFINED)
+    assert [epoch.learning_rate for epoch in result.history[1:]] == pytest.approx([0.005, 0.005])
+    assert list(dict.fromkeys(augmented)) == [(16, 0.2), (24, 0.8)]
+    assert set(mixed) == {16}
+
+
 STILL = {"optimizer": {"name": "sgd"}, "keep": "last", "schedule": constant(1e-8)}
 
 
@@ -470,6 +499,7 @@ COURSES: dict[str, dict[str, Any]] = {
     "dropout_and_average": {"ema": 0.9, "head": HEAD_FIRST},
     "dropped_paths": {"model": {"complex_bypass": True, "drop_path": 0.3}},
     "mixed": {"mixup": 0.2, "cutmix": 1.0, "optimizer": {"name": "sgd"}},
+    "refined": REFINED | {"epochs": 1},
     "executions": {"steps_per_execution": 2, "global_batch_size": 4},
 }
 
@@ -479,7 +509,7 @@ COURSES: dict[str, dict[str, Any]] = {
 def test_training_goes_on_as_if_nothing_had_happened(
     examples, tmp_path, monkeypatch, course, saves
 ):
-    changes = COURSES[course] | {"epochs": 3}
+    changes = {"epochs": 3} | COURSES[course]
     undisturbed = run(examples, tmp_path / "whole", **changes)
     saving = CheckpointConfig(str(tmp_path / "checkpoint"), steps=2)
     with monkeypatch.context() as patched:
