@@ -8,6 +8,7 @@ from components.common.config import read_mapping
 from components.common.errors import UserError
 from components.common.evaluation import Evaluation, load_evaluation
 from components.common.files import DATASET_FILE
+from components.common.model_files import HISTORY_FILE
 from components.report_run.report import RunFacts, StepCost, write_report
 
 REPORT_FILE = "report.html"
@@ -109,12 +110,12 @@ def _things(folder: Path, run: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
     """How many photos or examples each step worked on, as far as its outputs tell."""
     counts = _counts(folder / "steps" / "ingest-examples" / "examples")
     augmented = _counts(folder / "steps" / "augment-examples" / "augmented")
-    epochs = run["parameters"].get("train_config", {}).get("epochs", 0)
+    epochs = len(_read(folder / "steps" / "train-model" / "model" / HISTORY_FILE, "history"))
     test = (counts.get("test", 0), "examples")
     return {
         "ingest-examples": (sum(counts.values()), "photos"),
         "augment-examples": (sum(augmented.values()), "examples"),
-        "train-model": (int(epochs) * augmented.get("train", 0), "examples"),
+        "train-model": (epochs * augmented.get("train", 0), "examples"),
         "evaluate-model": test,
         "export-model": test,
         "deploy-model": test,
@@ -122,8 +123,12 @@ def _things(folder: Path, run: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
 
 
 def _counts(dataset: Path) -> dict[str, int]:
+    return dict(_read(dataset / DATASET_FILE, "counts"))
+
+
+def _read(path: Path, key: str) -> Any:
+    """What a file of a step has under a key; nothing where the step has not come to write it."""
     try:
-        counts: dict[str, int] = read_mapping(str(dataset / DATASET_FILE))["counts"]
+        return read_mapping(str(path))[key]
     except UserError:
-        return {}
-    return counts
+        return ()

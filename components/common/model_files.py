@@ -2,6 +2,7 @@
 
 DIR/model.keras     the Keras file
 DIR/model.json      class names, image size, where it came from
+DIR/history.json    what the training measured, epoch by epoch
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from components.common.resizing import CROP
 
 MODEL_FILE = "model.keras"
 METADATA_FILE = "model.json"
+HISTORY_FILE = "history.json"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ def check_agreement(model: ModelConfig, train: TrainConfig, image_size: int) -> 
         # What one replica can do; more have to divide it further.
         train.batch_size(replicas=1)
     asked = model.net_size(image_size)
-    for section, phase in train.of_all_layers().items():
+    for section, phase in train.after_head().items():
         if asked != image_size and not phase.crop_size:
             raise ConfigError(
                 f"{section}.crop_size: expected one with a model.test_size of {asked}, without "

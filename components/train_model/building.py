@@ -28,7 +28,7 @@ def build_net(
         net trains on other sizes than it validates.
     """
     side = architecture.net_size(image_size)
-    sizes = {phase.train_size(image_size) for phase in config.of_all_layers().values()}
+    sizes = {phase.train_size(image_size) for phase in config.after_head().values()}
     with computing_in(precision):
         return build_model(architecture, side if sizes == {side} else None, classes)
 

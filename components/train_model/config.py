@@ -254,8 +254,10 @@ class RefineConfig:
     Attributes:
         epochs: Passes over the train split, after all others.
         schedule: The learning rate over the steps of this phase.
-        crop_size: In place of that of `train`.
-        crop_area: In place of that of `train.policy`, the rest of which stays.
+        crop_size: Side of the augmented images of this phase, in pixels, as that of `train` is
+            before it; 0 for that of the examples.
+        crop_area: Smallest part of an image that a crop of this phase keeps, in place of that of
+            `train.policy`, whose colours, flips and rotations stay; 1 keeps all.
 
     Source: He et al., "Data Augmentation Revisited" (2019), and Touvron et al., "Fixing the
     Train-Test Resolution Discrepancy" (2019).
@@ -287,7 +289,7 @@ class TrainConfig:
         optimizer: How gradients become steps.
         head: A first phase in which only the head learns; left out for none.
         refine: A last phase with milder augmentation, and without MixUp and CutMix; left out for
-            none.
+            none. Its optimizer is a new one, as that after `head` is.
         fine_tune_at: Name of the first layer that learns, once more than the head does; those
             before it keep their weights and statistics, which saves their part of the backward
             pass. Empty for all. The net's layers are known where it is built, so that a name that
@@ -302,10 +304,11 @@ class TrainConfig:
             each image gets one of the two.
         mix_probability: Share of the images that are mixed at all, where MixUp or CutMix is on.
         ema: Momentum per step of the moving average of the weights, which is then what is
-            validated and kept; 0 for none.
+            validated and kept; 0 for none, and with `refine`, which is too short for one.
         keep: `best` keeps the weights that did best on the validation split, `last` the last ones.
         patience: Epochs after `head` without a better validation accuracy, or an equal one with a
-            lower loss, after which training stops; 0 to train all epochs. Goes with `keep: best`.
+            lower loss, after which training stops; 0 to train all epochs. Goes with `keep: best`,
+            and not with `refine`.
         batch_norm: Over which examples BatchNorm takes its means in training: `global` for the
             whole batch, so that the number of replicas changes nothing, `per_replica` for the part
             of each, which saves a message between them. What is kept for later is the mean over
@@ -390,11 +393,16 @@ class TrainConfig:
         check("seed", self.seed, Range(0, 2**31 - 1))
 
     def _check(self, refine: RefineConfig) -> None:
-        """Refuses a last phase that would never come, or that changes a policy there is not."""
+        """Refuses a last phase that would not come, not count, or change a policy there is not."""
         if self.patience:
             raise ConfigError(
                 "patience: expected 0 with refine, to which a training that stops would not come, "
-                f"received {self.patience}"
+                f"received {self.patience}; set it to 0, or refine to null"
+            )
+        if self.ema:
+            raise ConfigError(
+                "ema: expected 0 with refine, whose few steps a moving average would leave out, "
+                f"received {self.ema:g}; set it to 0, or refine to null"
             )
         if self.policy is None and (refine.crop_size or refine.crop_area < 1.0):
             key, expected = ("crop_size", 0) if refine.crop_size else ("crop_area", 1)
@@ -403,7 +411,7 @@ class TrainConfig:
                 f"received {getattr(refine, key)}"
             )
 
-    def of_all_layers(self) -> "dict[str, TrainConfig]":
+    def after_head(self) -> "dict[str, TrainConfig]":
         """The phases in which more than the head learns, each as a training of its own.
 
         Returns:
@@ -425,7 +433,7 @@ class TrainConfig:
         return {"train": alone, "train.refine": refined}
 
     def train_size(self, image_size: int) -> int:
-        """Side of the images that training sees before `refine`, in pixels.
+        """Side of the images that training sees, in pixels; `refine` has one of its own.
 
         Args:
             image_size: Side of the examples, in pixels.

@@ -18,7 +18,6 @@ from components.common.progress import Progress
 from components.train_model.accelerators import CPU, Accelerator
 from components.train_model.augmented_model import AugmentedModel
 from components.train_model.checkpoints import Checkpoint, Position
-from components.train_model.config import TrainConfig
 from components.train_model.history import Epoch
 from components.train_model.input_pipeline import (
     eval_batches,
@@ -84,11 +83,11 @@ class _Feed:
 
     def spec(self) -> Any:
         """Shapes and types of a train batch, as one replica or one step over all takes it."""
-        return self._one_device(self._train_batches(self._plan.config, 0)).element_spec
+        return self._one_device(self._train_batches(self._plan.phases[0], 0)).element_spec
 
     def train(self, phase: Phase, first_step: int) -> Any:
         """Endless train batches of a phase, from a step of the training on."""
-        return self._split(self._train_batches(phase.config, first_step))
+        return self._split(self._train_batches(phase, first_step))
 
     def validation(self, steps_per_execution: int) -> tuple[Any, int | None]:
         """The validation split, and its steps where the batches have no end."""
@@ -105,11 +104,12 @@ class _Feed:
         )
         return self._split(weighted.batches), weighted.steps
 
-    def _train_batches(self, config: TrainConfig, first_step: int) -> tf.data.Dataset:
+    def _train_batches(self, phase: Phase, first_step: int) -> tf.data.Dataset:
         return train_batches(
             self._train,
-            config,
+            phase.config,
             first_step,
+            begin=phase.first * self._plan.steps_per_epoch,
             replicas=self._accelerator.replicas,
             hosts=self._accelerator.hosts,
         )
@@ -139,7 +139,7 @@ def _prepare(
         checkpoint.position.epoch > phase.first or checkpoint.position.step > 0
     )
     if checkpoint is not None and not within:
-        # The optimizer of the former phase has variables for other weights.
+        # A phase begins with an optimizer of its own.
         checkpoint.restore(model)
     compile_model(model, plan, phase)
     model.build_for(feed.spec())

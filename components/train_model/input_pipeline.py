@@ -128,6 +128,7 @@ def train_batches(
     config: TrainConfig,
     first_step: int = 0,
     *,
+    begin: int = 0,
     replicas: int = 1,
     hosts: Hosts = ALONE,
 ) -> tf.data.Dataset:
@@ -140,7 +141,10 @@ def train_batches(
         dataset: The examples.
         config: Batch size, mixing and seed. What is left of an epoch and is smaller than a batch
             joins the next epoch, so shapes are static.
-        first_step: Batches to leave out; a training that goes on sees what it would have seen.
+        first_step: Number of the first batch; a training that goes on sees what it would have
+            seen.
+        begin: Number of the first batch of the phase, which shuffles on its own, so that nothing
+            is read of what came before.
         replicas: Devices over which a batch is split, over all hosts.
         hosts: Each host reads examples of its own, and gives its part of every batch.
 
@@ -151,12 +155,13 @@ def train_batches(
     """
     examples = read_examples(dataset, "train", hosts)
     # Shuffle before repeat: an epoch holds every example once.
-    shuffled = examples.shuffle(len(hosts.share(dataset.counts["train"])), seed=config.seed)
+    count = len(hosts.share(dataset.counts["train"]))
+    shuffled = examples.shuffle(count, seed=config.seed + begin)
     size = config.batch_size(replicas) // hosts.count
     batches = shuffled.repeat().batch(size, drop_remainder=True)
     return (
-        batches.enumerate()
-        .skip(first_step)
+        batches.enumerate(begin)
+        .skip(first_step - begin)
         .map(
             # No two hosts draw alike.
             lambda step, batch: _with_draws(

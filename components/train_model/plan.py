@@ -21,7 +21,7 @@ class Phase:
         first: Number of epochs before it.
         end: Number of epochs up to its end.
         schedule: The learning rate over its steps.
-        config: What is done to its images.
+        config: What is done to its images; only `schedule` is the one of a head.
         head_only: All but the head are frozen.
     """
 
@@ -59,7 +59,7 @@ class Plan:
         if head := self.config.head:
             done = head.epochs
             phases.append(Phase("train.head", 0, done, head.schedule, self.config, head_only=True))
-        for section, config in self.config.of_all_layers().items():
+        for section, config in self.config.after_head().items():
             end = done + config.epochs
             phases.append(Phase(section, done, end, config.schedule, config))
             done = end

@@ -16,7 +16,7 @@ from components.common.config import to_json
 from components.common.dataset import Dataset, load_dataset
 from components.common.errors import ConfigError, DataError
 from components.common.lineage import check_records
-from components.common.model_files import ModelMetadata
+from components.common.model_files import HISTORY_FILE, ModelMetadata
 from components.common.models import save_model
 from components.common.outputs import staged
 from components.common.progress import progress, say, silence
@@ -41,7 +41,6 @@ from components.train_model.weights import load_first_weights
 from components.train_model.whitening import whiten_stem
 
 STEP = "train-model"
-HISTORY_FILE = "history.json"
 LOGS_FOLDER = "tensorboard"
 
 

@@ -31,6 +31,9 @@ class Task:
 class Compiled:
     """What the compiler says of a train step; all figures are of one core and one step.
 
+    The step is that of a recipe's `train`. Where `train.refine` has larger images, its memory
+    counts too.
+
     Attributes:
         batch_per_core: Images.
         flops: Floating-point operations.

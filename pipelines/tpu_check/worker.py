@@ -60,26 +60,30 @@ _OPS = (
 )
 
 
-def make_model(task: Task, batch: int) -> tuple[AugmentedModel, str]:
+def make_models(task: Task, batch: int) -> tuple[list[AugmentedModel], str]:
     """Builds and compiles the model as the training step does, with random weights.
 
     Returns:
-        The model and the precision.
+        The model as the recipe's `train` trains it, and again for a later phase with larger images,
+        which needs more memory, where a phase of the head alone needs less; and the precision.
     """
     architecture = build(ModelConfig, task.model_config, "model")
     config = build(TrainConfig, task.train_config, "train")
     config = dataclasses.replace(config, global_batch_size=0, batch_per_replica=batch)
     precision = choose_precision(config.precision, "tpu", architecture.bfloat16_pays_on_cpu())
-    net = build_net(architecture, config, task.image_size, task.classes, precision)
-    model = wrap_for_training(net, architecture, config, task.cores, split=False)
     plan = Plan(config, _STEPS_PER_EPOCH, task.cores)
-    # The phase with the largest images needs the most memory; one of the head alone needs less.
-    heaviest = max(
-        plan.phases,
-        key=lambda phase: (not phase.head_only, phase.config.train_size(task.image_size)),
-    )
-    compile_model(model, plan, heaviest)
-    return model, precision
+    models: list[AugmentedModel] = []
+    largest = 0
+    for phase in plan.phases:
+        size = phase.config.train_size(task.image_size)
+        if phase.head_only or size <= largest:
+            continue
+        largest = size
+        net = build_net(architecture, config, task.image_size, task.classes, precision)
+        model = wrap_for_training(net, architecture, config, task.cores, split=False)
+        compile_model(model, plan, phase)
+        models.append(model)
+    return models, precision
 
 
 def compile_step(model: keras.Model, task: Task, batch: int) -> Any:
@@ -151,27 +155,28 @@ def _shape(array: Any, sharding: Any) -> Any:
 def try_step(task: Task, batch: int) -> Compiled | Refused:
     """Compiles a train step and says what came of it."""
     keras.backend.clear_session()
-    model, precision = make_model(task, batch)
+    models, precision = make_models(task, batch)
     began = time.perf_counter()
     try:
-        compiled = compile_step(model, task, batch)
+        steps = [compile_step(model, task, batch) for model in models]
     except FlowersError:
         raise
     except Exception as error:
         return refusal(batch, error)
-    cost, memory, text = compiled.cost_analysis(), compiled.memory_analysis(), compiled.as_text()
+    compiled = steps[0]
+    cost, text = compiled.cost_analysis(), compiled.as_text()
     return Compiled(
         batch_per_core=batch,
         flops=float(cost["flops"]),
         bytes_accessed=float(cost["bytes accessed"]),
         # Operands that an operation reads a part of count whole in the text.
         hbm_bytes=min(hbm_bytes(text), float(cost["bytes accessed"])),
-        peak_bytes=float(_peak(memory)),
+        peak_bytes=float(max(_peak(step.memory_analysis()) for step in steps)),
         all_reduce_bytes=all_reduce_bytes(text),
         heaviest=heaviest(text, _HEAVIEST),
         seconds=time.perf_counter() - began,
         precision=precision,
-        parameters=model.net.count_params(),
+        parameters=models[0].net.count_params(),
         compiler=importlib.metadata.version("libtpu"),
     )
 

@@ -36,6 +36,12 @@ EVERYTHING = {
     "label_smoothing": 0.1,
     "head": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}},
 }
+REFINED = {
+    "policy": {"crop_area": 0.5},
+    "mixup": 0.2,
+    # Of the same shapes as the phase before.
+    "refine": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.01}, "crop_area": 0.9},
+}
 # What is trained, and how: twenty steps.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": (DENSE, SGD),
@@ -48,6 +54,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "lamb": (DENSE, SGD | {"optimizer": {"name": "lamb", "weight_decay": 0.01}}),
     "muon": (DENSE, SGD | {"optimizer": {"name": "muon", "weight_decay": 0.01}}),
     "everything": (DENSE, SGD | EVERYTHING | {"optimizer": {"name": "adamw"}}),
+    "refined": (CONVOLUTIONS, SGD | REFINED),
     "executions": (DENSE, SGD | {"steps_per_execution": 5}),
 }
 

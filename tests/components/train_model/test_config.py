@@ -86,6 +86,7 @@ def test_wrong_model_is_refused(changes, words):
         ({"refine": REFINE | {"crop_size": 24}}, "refine.crop_size: expected 0 without a policy"),
         ({"refine": REFINE | {"crop_area": 0.5}}, "refine.crop_area: expected 1 without a policy"),
         ({"refine": REFINE, "patience": 2}, "patience: expected 0 with refine, .* received 2"),
+        ({"refine": REFINE, "ema": 0.9}, "ema: expected 0 with refine, .* received 0.9"),
         ({"ghost_batch_size": -1}, "ghost_batch_size: expected 0 to .*, received -1"),
         (
             {"ghost_batch_size": 2, "batch_norm": "per_replica"},

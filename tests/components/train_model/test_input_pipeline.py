@@ -35,11 +35,11 @@ def dataset(tmp_path_factory):
     return load_dataset(make_dataset(tmp_path_factory.mktemp("data") / "examples", counts=COUNTS))
 
 
-def batches(dataset, batch_size=7, policy=None, seed=1, first_step=0, **changes):
+def batches(dataset, batch_size=7, policy=None, seed=1, first_step=0, begin=0, **changes):
     config = dataclasses.replace(
         BASE, global_batch_size=batch_size, policy=policy, seed=seed, **changes
     )
-    return train_batches(dataset, config, first_step)
+    return train_batches(dataset, config, first_step, begin=begin)
 
 
 def content(batches):
@@ -128,6 +128,21 @@ def test_training_that_goes_on_sees_what_it_would_have_seen(dataset, changes):
     whole = content(batches(dataset, 5, **changes).take(9))
     rest = batches(dataset, 5, first_step=6, **changes).take(3)
     assert content(rest) == whole[6:]
+
+
+def test_phase_shuffles_on_its_own_and_draws_on(dataset):
+    whole = content(batches(dataset, 7).take(6))
+    phase = content(batches(dataset, 7, first_step=3, begin=3).take(3))
+    assert content(batches(dataset, 7, first_step=4, begin=3).take(2)) == phase[1:]
+    (before, drawn), (images, draws) = (
+        ([image for part in epoch for image in part[0]], [part[1] for part in epoch])
+        for epoch in (whole[3:], phase)
+    )
+    assert sorted(images) == sorted(before)
+    assert images != before
+    assert draws == drawn
+    # Nor is it the order in which the training began.
+    assert images != [image for part in whole[:3] for image in part[0]]
 
 
 def test_mixed_targets_still_add_to_one(dataset):

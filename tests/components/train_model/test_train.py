@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -504,8 +505,15 @@ COURSES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("course", COURSES)
-@pytest.mark.parametrize("saves", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("course", "saves"),
+    [
+        *itertools.product(COURSES, (1, 3, 5)),
+        # Right between two phases.
+        ("dropout_and_average", 4),
+        ("refined", 2),
+    ],
+)
 def test_training_goes_on_as_if_nothing_had_happened(
     examples, tmp_path, monkeypatch, course, saves
 ):
