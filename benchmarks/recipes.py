@@ -376,7 +376,9 @@ def _decoded_batches(dataset: Any) -> Any:
 @main.command()
 @_recipe_option
 @_photos_options
-@click.option("--epochs", default=2, show_default=True, help="Epochs to measure of each phase.")
+@click.option(
+    "--epochs", default=2, show_default=True, help="Epochs to measure of each phase, at most."
+)
 def epoch(
     photos: PhotosConfig,
     recipe: str,
@@ -391,24 +393,30 @@ def epoch(
         paths = _prepare(Path(scratch), whole, photos)
         train = _shorten(whole.train, epochs)
         result = _train(paths, dataclasses.replace(whole, train=train), Path(scratch, "trained"))
-    history, seconds = result["history"], 0.0
-    _show("precision", result["precision"])
-    for phase in (whole.train.head, whole.train, whole.train.refine):
-        if phase is None:
-            continue
-        measured, history = history[:epochs], history[epochs:]
-        speed = statistics.median(one["images_per_second"] for one in measured)
-        times = ", ".join(f"{one['seconds']:.1f}" for one in measured)
-        _show(f"first of {phase.epochs} epochs", f"{times} s, {speed:.1f} images/s")
-        seconds += phase.epochs * statistics.median(one["seconds"] for one in measured)
+    history = result["history"]
+    speed = statistics.median(one["images_per_second"] for one in history)
+    _show("epochs measured", ", ".join(f"{one['seconds']:.1f} s" for one in history))
+    _show("throughput", f"{speed:.1f} images/s, {result['precision']}")
+    seconds, done = 0.0, 0
+    for measured, all_of_them in zip(_phases(train), _phases(whole.train), strict=True):
+        of_phase = history[done : done + measured]
+        seconds += all_of_them * statistics.median(one["seconds"] for one in of_phase)
+        done += measured
     _show(f"all {whole.train.total_epochs} epochs, extrapolated", f"{seconds:.0f} s")
 
 
+def _phases(train: TrainConfig) -> list[int]:
+    """Epochs of each phase."""
+    return [phase.epochs for phase in (train.head, train, train.refine) if phase]
+
+
 def _shorten(train: TrainConfig, epochs: int) -> TrainConfig:
-    """The same training with so many epochs in each of its phases."""
-    head = train.head and dataclasses.replace(train.head, epochs=epochs)
-    refine = train.refine and dataclasses.replace(train.refine, epochs=epochs)
-    return dataclasses.replace(train, epochs=epochs, head=head, refine=refine)
+    """The same training with at most so many epochs in each of its phases."""
+    head, refine = (
+        phase and dataclasses.replace(phase, epochs=min(epochs, phase.epochs))
+        for phase in (train.head, train.refine)
+    )
+    return dataclasses.replace(train, epochs=min(epochs, train.epochs), head=head, refine=refine)
 
 
 @main.command()
@@ -421,7 +429,7 @@ def onednn(
     assignments: tuple[str, ...],
     rounds: int,
 ) -> None:
-    """CPU time of one epoch with and without oneDNN, start of the process included."""
+    """CPU time of an epoch of each phase with and without oneDNN, start of the process included."""
     _show_machine()
     ways = {"with oneDNN": "1", "without": "0"}
     command = [sys.executable, "-m", "benchmarks.recipes", "epoch", "--epochs", "1"]

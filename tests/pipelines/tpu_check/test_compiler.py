@@ -72,6 +72,16 @@ def test_memory_holds_the_weights_and_the_batch(report):
     assert report["input_images_per_second_per_cpu"] > 100
 
 
+def test_larger_images_of_the_last_phase_have_to_fit_too(python, report):
+    refine = "{epochs: 1, schedule: {name: constant, peak: 0.1}, crop_size: 128}"
+    changes = [f"--set=train.refine={refine}", "--topology=v5e:2x2", f"--batch-per-core={BATCH}"]
+    finished = call(python, "-m", "pipelines", *CHECK, *changes)
+    assert finished.returncode == 0, finished.stderr
+    compiled = json.loads(finished.stdout)["compiled"]
+    assert compiled["flops"] == pytest.approx(report["compiled"]["flops"])
+    assert compiled["peak_bytes"] > 1.5 * report["compiled"]["peak_bytes"]
+
+
 def test_batch_that_does_not_fit_ends_with_3(python):
     finished = call(
         python, "-m", "pipelines", *CHECK, "--topology", "v5e:1x1", "--batch-per-core", "65536"
