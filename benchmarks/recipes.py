@@ -412,11 +412,13 @@ def _phases(train: TrainConfig) -> list[int]:
 
 def _shorten(train: TrainConfig, epochs: int) -> TrainConfig:
     """The same training with at most so many epochs in each of its phases."""
-    head, refine = (
-        phase and dataclasses.replace(phase, epochs=min(epochs, phase.epochs))
-        for phase in (train.head, train.refine)
+    head, refine = train.head, train.refine
+    return dataclasses.replace(
+        train,
+        epochs=min(epochs, train.epochs),
+        head=head and dataclasses.replace(head, epochs=min(epochs, head.epochs)),
+        refine=refine and dataclasses.replace(refine, epochs=min(epochs, refine.epochs)),
     )
-    return dataclasses.replace(train, epochs=min(epochs, train.epochs), head=head, refine=refine)
 
 
 @main.command()
