@@ -279,8 +279,7 @@ class TrainConfig:
     """How the model is trained.
 
     Attributes:
-        epochs: Passes over the augmented train split, after those of `head` and before those of
-            `refine`.
+        epochs: Passes over the augmented train split, between `head` and `refine`.
         schedule: The learning rate over the steps of these epochs.
         global_batch_size: Examples per step over all replicas, which have to divide it; 0 where
             `batch_per_replica` is given.

@@ -27,7 +27,7 @@ def test_every_architecture_is_there(name):
     "row",
     [
         "| `label_smoothing` | `0.0` | Share of the target spread evenly over all classes. |",
-        "| `epochs` |  | Passes over the augmented train split, after those of `head`. |",
+        "| `epochs` |  | Passes over the augmented train split, between `head` and `refine`. |",
         "| `saturation` | `[0.0, 2.0]` |",
         "| `head` | none |",
     ],
