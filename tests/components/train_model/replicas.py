@@ -37,6 +37,7 @@ EVERYTHING = {
     "head": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}},
 }
 REFINED = {
+    "epochs": 1,
     "policy": {"crop_area": 0.5},
     "mixup": 0.2,
     # Of the same shapes as the phase before.
