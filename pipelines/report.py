@@ -92,7 +92,7 @@ def _evaluation(folder: Path) -> Evaluation | None:
 
 
 def _steps(folder: Path, run: Mapping[str, Any], price: float | None) -> list[StepCost]:
-    things = _things(folder, run)
+    things = _things(folder)
     return [
         StepCost(
             name=name,
@@ -106,7 +106,7 @@ def _steps(folder: Path, run: Mapping[str, Any], price: float | None) -> list[St
     ]
 
 
-def _things(folder: Path, run: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
+def _things(folder: Path) -> dict[str, tuple[int, str]]:
     """How many photos or examples each step worked on, as far as its outputs tell."""
     counts = _counts(folder / "steps" / "ingest-examples" / "examples")
     augmented = _counts(folder / "steps" / "augment-examples" / "augmented")

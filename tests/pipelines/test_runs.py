@@ -98,6 +98,18 @@ class TestReport:
         assert (code, out) == (0, f"{output / 'broken' / 'report.html'}\n")
         assert "No model: no photos." in (output / "broken" / "report.html").read_text()
 
+    def test_speed_of_training_counts_the_epochs_of_every_phase(self, capsys, output):
+        steps = output / "first" / "steps"
+        for path, content in (
+            (steps / "augment-examples" / "augmented" / "dataset.json", {"counts": {"train": 60}}),
+            # Three were asked for, after two of the head alone.
+            (steps / "train-model" / "model" / "history.json", {"history": [{}] * 5}),
+        ):
+            path.parent.mkdir(parents=True)
+            path.write_text(json.dumps(content))
+        run(capsys, "report", "first", "--output", output)
+        assert "10 examples/s" in (output / "first" / "report.html").read_text()
+
     def test_price_fills_in_the_costs(self, capsys, output):
         run(capsys, "report", "first", "--output", output)
         page = output / "first" / "report.html"
