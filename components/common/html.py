@@ -198,8 +198,10 @@ def figure(drawn: Figure, alternative: str) -> Markup:
         # A script that the font lacks: letters stay text, and the reader's browser has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         metadata = {"Date": None, "Creator": None}
-        # Once, and not again each of the times that matplotlib draws a figure to save it.
+        # Here, and not again each of the times that matplotlib draws a figure to save it; twice, as
+        # axes of another height may have other ticks, whose labels may be wider.
         if layout := drawn.get_layout_engine():
+            layout.execute(drawn)
             layout.execute(drawn)
             drawn.set_layout_engine("none")
         drawn.savefig(buffer, format="svg", transparent=True, metadata=metadata)

@@ -1,6 +1,6 @@
 """One of several hosts that train one model, and writes down what it has seen; see test_hosts.py.
 
-python -m tests.components.train_model.host RUNTIME EXAMPLES OUTPUT
+python -m tests.components.train_model.host RUNTIME CASE EXAMPLES OUTPUT
 """
 
 import hashlib
@@ -30,13 +30,18 @@ TRAIN = {
     "policy": {"crop_area": 0.5},
     "crop_size": 16,
     "mixup": 0.2,
-    "ema": 0.9,
     "head": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}},
-    "refine": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}, "crop_size": 24},
+}
+# What one training cannot have both of.
+CASES = {
+    "averaged": {"ema": 0.9},
+    "refined": {
+        "refine": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}, "crop_size": 24}
+    },
 }
 
 
-def main(runtime: str, examples: Path, output: Path) -> None:
+def main(runtime: str, case: str, examples: Path, output: Path) -> None:
     """Trains, and writes weights and the digests of the examples of two epochs."""
     with open_accelerator(AcceleratorConfig("cpu", runtime)) as devices:
         from components.common.config import build
@@ -51,7 +56,7 @@ def main(runtime: str, examples: Path, output: Path) -> None:
             fit(model, *arguments)
             np.savez(output / f"weights-{devices.hosts.index}.npz", *model.net.get_weights())
 
-        config = build(TrainConfig, TRAIN)
+        config = build(TrainConfig, {**TRAIN, **CASES[case]})
         with mock.patch.object(training, "fit", fit_and_write):
             training.train(
                 examples,
@@ -74,4 +79,4 @@ def main(runtime: str, examples: Path, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))

@@ -1,6 +1,7 @@
 """Two processes of this machine train one model, as two hosts do; run by make test-distributed."""
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from components.common.dataset import load_dataset
 from components.common.models import load_model
 from components.train_model.input_pipeline import eval_batches, read_examples
 from tests.builders import TINY_MODEL, TINY_TRAIN, make_dataset
+from tests.components.train_model.host import CASES
 
 pytestmark = pytest.mark.distributed
 RUNTIMES = ["jax", "tensorflow"]
@@ -64,10 +66,10 @@ def end(processes, timeout=600):
     return [process.returncode for process in processes], outputs
 
 
-@pytest.fixture(scope="module", params=RUNTIMES)
+@pytest.fixture(scope="module", params=itertools.product(RUNTIMES, CASES), ids="-".join)
 def trained(request, examples, tmp_path_factory):
-    output = tmp_path_factory.mktemp(request.param)
-    processes = start("tests.components.train_model.host", request.param, examples, output)
+    output = tmp_path_factory.mktemp("trained")
+    processes = start("tests.components.train_model.host", *request.param, examples, output)
     codes, outputs = end(processes)
     assert codes == [0, 0], outputs
     return output
