@@ -14,6 +14,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
+from matplotlib.ticker import FixedLocator
 
 from components.common.pictures import shrink
 
@@ -198,10 +199,13 @@ def figure(drawn: Figure, alternative: str) -> Markup:
         # A script that the font lacks: letters stay text, and the reader's browser has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         metadata = {"Date": None, "Creator": None}
-        # Here, and not again each of the times that matplotlib draws a figure to save it; twice, as
-        # axes of another height may have other ticks, whose labels may be wider.
+        # Here, and not again each of the times that matplotlib draws a figure to save it.
         if layout := drawn.get_layout_engine():
             layout.execute(drawn)
+            # Axes of another height would have other ticks, whose labels may need more room.
+            for axes in drawn.axes:
+                for axis in (axes.xaxis, axes.yaxis):
+                    axis.set_major_locator(FixedLocator(list(axis.get_majorticklocs())))
             layout.execute(drawn)
             drawn.set_layout_engine("none")
         drawn.savefig(buffer, format="svg", transparent=True, metadata=metadata)

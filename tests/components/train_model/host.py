@@ -6,6 +6,7 @@ python -m tests.components.train_model.host RUNTIME CASE EXAMPLES OUTPUT
 import hashlib
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -33,7 +34,7 @@ TRAIN = {
     "head": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}},
 }
 # What one training cannot have both of.
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "averaged": {"ema": 0.9},
     "refined": {
         "refine": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}, "crop_size": 24}
