@@ -11,7 +11,6 @@ import tensorflow as tf
 from components.augment_examples.config import AugmentConfig
 from components.augment_examples.report import Samples, write_report
 from components.common import augmentation, image_ops
-from components.common.augmentation import DRAWS
 from components.common.dataset import Dataset, DatasetWriter, load_dataset
 from components.common.errors import DataError
 from components.common.example_proto import CLASS, Features, encode_example
@@ -142,5 +141,5 @@ def _copies_of(serialized: tf.Tensor, image_size: int, config: AugmentConfig) ->
 
 
 def _augmented(image: tf.Tensor, seed: tf.Tensor, policy: AugmentPolicy) -> tf.Tensor:
-    draws = tf.random.stateless_uniform([1, DRAWS], seed)
+    draws = image_ops.draw_for_augmentation(1, seed)
     return augmentation.augment(image[tf.newaxis], draws, policy)[0]

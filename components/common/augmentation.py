@@ -11,13 +11,20 @@ from keras import KerasTensor, ops
 
 from components.common.policy import AugmentPolicy
 
-# Area, aspect, row and column of the crop, angle, flip, saturation, brightness, contrast.
-DRAWS = 9
+# Area, aspect, row and column of the crop, angle, flip, saturation, brightness, contrast, hue.
+DRAWS = 10
 # What makes cutting off fractions a rounding. Many pixels lie half way between two whole numbers,
 # but for the noise of a device's arithmetic: so they go up on every device.
 ROUNDING = 0.501
 # Source: luma of ITU-R BT.601, as JPEG has it.
 _LUMA = ((0.299,), (0.587,), (0.114,))
+# What a quarter turn of the hue makes of red, green and blue less their greys, a row each. Source:
+# the plane of I and Q of YIQ, as NTSC defines it, whose luma is the one above.
+_QUARTER_TURN = (
+    (0.167740, -0.328113, 1.249546),
+    (0.329310, 0.035467, -1.046339),
+    (-0.497049, 0.292646, -0.203207),
+)
 
 
 def augment(
@@ -41,7 +48,12 @@ def augment(
         images = _random_crop(images, columns[:5], flipped, policy, size)
     elif flipped is not None:
         images = _flip(images, flipped)
-    if policy.saturation != (1.0, 1.0) or policy.brightness > 0.0 or policy.contrast > 0.0:
+    if (
+        policy.saturation != (1.0, 1.0)
+        or policy.brightness > 0.0
+        or policy.contrast > 0.0
+        or policy.hue > 0.0
+    ):
         images = _random_colours(ops.cast(images, "float32"), columns[6:], policy)
     return to_uint8(images)
 
@@ -83,14 +95,14 @@ def resizing_matrix(side: int, size: int) -> KerasTensor:
 def _random_colours(
     pixels: KerasTensor, draws: list[KerasTensor], policy: AugmentPolicy
 ) -> KerasTensor:
-    """Changes saturation, brightness and contrast, which are one matrix and one shift together.
+    """Changes saturation, hue, brightness and contrast: together one matrix and one shift.
 
-    The saturation moves a colour along the line through the grey of its luma; the contrast, along
-    the line through the mean of the image.
+    The saturation moves a colour along the line through the grey of its luma; the hue, on an
+    ellipse around that grey; the contrast, along the line through the mean of the image.
 
     Args:
         pixels: `float32` [batch, side, side, 3].
-        draws: Three of `float32` [batch].
+        draws: Four of `float32` [batch].
         policy: Ranges.
 
     Returns:
@@ -101,7 +113,13 @@ def _random_colours(
     shift = 255.0 * policy.brightness * (2.0 * draws[1] - 1.0)
     contrast = 1.0 + policy.contrast * (2.0 * draws[2] - 1.0)
     grey = ops.tile(ops.convert_to_tensor(_LUMA, "float32"), [1, 3])
-    matrix = grey + saturation[:, None, None] * (ops.eye(3) - grey)
+    chroma = saturation[:, None, None] * (ops.eye(3) - grey)
+    if policy.hue > 0.0:
+        angle = 2.0 * math.pi * policy.hue * (2.0 * draws[3] - 1.0)
+        turn = ops.cos(angle)[:, None, None] * ops.eye(3)
+        turn += ops.sin(angle)[:, None, None] * ops.convert_to_tensor(_QUARTER_TURN, "float32")
+        chroma = ops.matmul(chroma, turn)
+    matrix = grey + chroma
     shape = ops.shape(pixels)
     flat = ops.reshape(pixels, [shape[0], shape[1] * shape[2], 3])
     if policy.brightness == 0.0 and policy.contrast == 0.0:

@@ -19,6 +19,7 @@ class AugmentPolicy:
         crop_area: Smallest part of the area that a random-resized crop keeps; 1 keeps all.
         crop_aspect: Largest aspect ratio of such a crop, either way.
         rotation: Largest angle, either way, in degrees.
+        hue: Largest turn of the hue, either way, as a fraction of the colour wheel.
     """
 
     flip: bool = True
@@ -28,6 +29,7 @@ class AugmentPolicy:
     crop_area: float = 0.35
     crop_aspect: float = 1.33
     rotation: float = 0.0
+    hue: float = 0.0
 
     def __post_init__(self) -> None:
         low, high = self.saturation
@@ -38,3 +40,4 @@ class AugmentPolicy:
         check("crop_area", self.crop_area, CROP_AREAS)
         check("crop_aspect", self.crop_aspect, Range(1.0, 4.0))
         check("rotation", self.rotation, Range(0.0, 180.0))
+        check("hue", self.hue, Range(0.0, 0.5))

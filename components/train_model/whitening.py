@@ -41,7 +41,9 @@ def whiten_stem(net: keras.Model, dataset: Dataset, config: TrainConfig) -> None
         images, _ = next(batches.as_numpy_iterator())
     if config.policy is not None:
         rng = np.random.default_rng(config.seed)
-        draws = rng.random((count, augmentation.DRAWS), np.float32)
+        # The hue is drawn by itself, as in a training.
+        columns = (augmentation.DRAWS - 1, 1)
+        draws = np.hstack([rng.random((count, width), np.float32) for width in columns])
         images = augmentation.augment(images, draws, config.policy, size)
     filters = whitening_filters(
         keras.ops.convert_to_numpy(images), kernel.shape[0], kernel.shape[-1]

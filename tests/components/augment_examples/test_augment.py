@@ -198,7 +198,8 @@ def test_policy_is_applied(dataset_folder: Path, tmp_path: Path) -> None:
         ({"policy": {"flip": 1}}, "policy.flip: expected true or false, received 1"),
         ({"policy": {"crop_area": 0.01}}, "policy.crop_area: expected 0.05 to 1, received 0.01"),
         ({"policy": {"saturation": [2, 1]}}, "policy.saturation: expected 0 to 1, received 2"),
-        ({"policy": {"hue": 1}}, "policy.hue: unknown key; expected one of flip"),
+        ({"policy": {"hue": 1}}, "policy.hue: expected 0 to 0.5, received 1"),
+        ({"policy": {"blur": 1}}, "policy.blur: unknown key; expected one of flip"),
     ],
 )
 def test_wrong_option_is_refused(options: dict[str, Any], message: str) -> None:

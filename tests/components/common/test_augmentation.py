@@ -16,7 +16,7 @@ IDENTITY = AugmentPolicy(
     flip=False, saturation=(1.0, 1.0), brightness=0.0, contrast=0.0, crop_area=1.0
 )
 FLIP = dataclasses.replace(IDENTITY, flip=True)
-EVERYTHING = AugmentPolicy(crop_area=0.35, rotation=30.0)
+EVERYTHING = AugmentPolicy(crop_area=0.35, rotation=30.0, hue=0.1)
 POLICIES = {
     "identity": IDENTITY,
     "flip": FLIP,
@@ -25,6 +25,7 @@ POLICIES = {
     "contrast": dataclasses.replace(IDENTITY, contrast=0.5),
     "crop": dataclasses.replace(IDENTITY, crop_area=0.3),
     "rotation": dataclasses.replace(IDENTITY, rotation=30.0),
+    "hue": dataclasses.replace(IDENTITY, hue=0.1),
     "default": AugmentPolicy(),
     "everything": EVERYTHING,
 }
@@ -85,6 +86,51 @@ def test_saturation_of_two_doubles_the_distance_from_grey() -> None:
     image = np.full((4, 4, 3), (120, 100, 90), np.uint8)
     # Its luma is 0.299 * 120 + 0.587 * 100 + 0.114 * 90 = 104.84, which stays.
     assert versions(image, policy, 1)[0][0, 0].tolist() == [135, 95, 75]
+
+
+def turned(image: np.ndarray, by: float) -> np.ndarray:
+    """The image with its hue turned by a part of the colour wheel, and nothing else."""
+    chance = np.full((1, augmentation.DRAWS), 0.5, np.float32)
+    chance[0, -1] = 0.5 + by
+    policy = dataclasses.replace(IDENTITY, hue=0.5)
+    found = augmentation.augment(tf.constant(image[np.newaxis]), chance, policy)
+    return np.asarray(found[0])
+
+
+def luma(image: np.ndarray) -> np.ndarray:
+    return np.asarray(image @ (0.299, 0.587, 0.114))
+
+
+# Dull, so that no turn leaves the range of a pixel.
+DULL = np.clip(np.asarray(draw_photo(1, 1, (SIZE, SIZE))), 110, 146)
+
+
+@pytest.mark.parametrize("by", [-0.5, -0.2, 0.05, 0.25, 0.5])
+def test_hue_keeps_greys_and_the_luma(by: float) -> None:
+    assert np.abs(turned(grey(FOUR), by).astype(int) - grey(FOUR)).max() <= 1
+    assert np.abs(luma(turned(DULL, by)) - luma(DULL)).max() <= 1
+
+
+def test_half_a_turn_of_the_hue_gives_the_complement() -> None:
+    image = np.full((4, 4, 3), (120, 100, 90), np.uint8)
+    # What each has beyond the luma of 104.84 is taken from it in place of added.
+    assert turned(image, 0.5)[0, 0].tolist() == turned(image, -0.5)[0, 0].tolist() == [90, 110, 120]
+
+
+def test_turns_of_the_hue_add_up() -> None:
+    assert np.abs(turned(turned(DULL, 0.15), 0.1).astype(int) - turned(DULL, 0.25)).max() <= 2
+    assert np.abs(turned(turned(DULL, 0.2), -0.2).astype(int) - DULL).max() <= 2
+    assert np.abs(turned(DULL, 0.25).astype(int) - DULL).max() > 10
+
+
+def test_hue_turns_both_ways_within_its_range() -> None:
+    """Of a greenish yellow, some versions have more green, others more red; none is blue."""
+    policy = dataclasses.replace(IDENTITY, hue=0.05)
+    image = np.full((4, 4, 3), (140, 140, 90), np.uint8)
+    found = [version[0, 0].astype(int) for version in versions(image, policy)]
+    assert {bool(red > green) for red, green, _ in found} == {True, False}
+    assert all(blue < min(red, green) for red, green, blue in found)
+    assert len({tuple(colour) for colour in found}) > 8
 
 
 def test_brightness_shifts_every_pixel_alike() -> None:

@@ -47,7 +47,8 @@ CHANGES = (
     "model.stages=[[[4, 8]], [[8, 16]]]", "model.dropout=0.1", "model.test_time_flip=true",
     "train.epochs=2", "train.global_batch_size=8", "train.precision=float32", "train.crop_size=24",
     "model.test_size=24",
-    "train.mixup=0.2", "train.cutmix=1", "train.ema=0.9", "train.policy.rotation=20",
+    "train.mixup=0.2", "train.cutmix=1", "train.ema=0.9",
+    "train.policy.rotation=20", "train.policy.hue=0.1",
 )  # fmt: skip
 
 

@@ -66,13 +66,17 @@ def expected_filters(examples, config):
     dataset = load_dataset(examples)
     images = np.stack([image for image, _ in read_examples(dataset, "train")])
     if config.policy is not None:
-        draws = np.random.default_rng(config.seed).random((24, augmentation.DRAWS), np.float32)
+        rng = np.random.default_rng(config.seed)
+        columns = (augmentation.DRAWS - 1, 1)
+        draws = np.hstack([rng.random((24, width), np.float32) for width in columns])
         augmented = augmentation.augment(images, draws, config.policy, config.crop_size)
         images = keras.ops.convert_to_numpy(augmented)
     return whitening_filters(images, 3, 8)
 
 
-@pytest.mark.parametrize("changes", [{}, {"policy": {"crop_area": 0.5}, "crop_size": 24}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"policy": {"crop_area": 0.5, "hue": 0.1}, "crop_size": 24}]
+)
 def test_stem_is_whitened_by_what_training_sees(examples, changes):
     config = build(TrainConfig, TINY_TRAIN | changes)
     net = build_model(build(ModelConfig, TINY_MODEL), None, 3)
