@@ -1,8 +1,9 @@
-"""Refuses to move photos between splits without being asked to.
+"""Refuses to move photos into the test split, or out of it, without being asked to.
 
 A model that was trained on a photo must never be tested on it. The rule that divides a data set is
 written down with it (`split_rule` in `dataset.json`), and so is the split of every photo
-(`photos.csv`); a later data set is held against both.
+(`photos.csv`); a later data set is held against both. Training sees train and validation alike, so
+photos may move between those two, as when another recipe validates on fewer.
 """
 
 import csv
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     # What it takes to read photos, which who only compares rules may not have.
     from components.ingest_examples.ledger import Ledger
 
+# What of a rule moves no photo to or from the test split.
+_FREE = "validation_fraction"
 _ADVICE = "keep what the earlier run had, or say --new-splits true and train from scratch"
 
 
@@ -33,14 +36,14 @@ def split_rule(photos: PhotosConfig, config: IngestConfig) -> SplitRule:
 
 
 def check_rule(previous: str, rule: SplitRule) -> None:
-    """Refuses another rule than that of an earlier data set.
+    """Refuses a rule that gives another test split than that of an earlier data set.
 
     Args:
         previous: Place of the folder of the earlier examples.
         rule: The rule of this run.
 
     Raises:
-        ConfigError: There is no such data set, or it was divided by another rule.
+        ConfigError: There is no such data set, or it was divided by such a rule.
     """
     description = _read_description(previous)
     earlier = description.get("split_rule")
@@ -48,7 +51,9 @@ def check_rule(previous: str, rule: SplitRule) -> None:
         return
     before, now = dataclasses.asdict(_rule(previous, earlier)), dataclasses.asdict(rule)
     changed = [
-        f"{key} {before[key]!r} is now {now[key]!r}" for key in now if before[key] != now[key]
+        f"{key} {before[key]!r} is now {now[key]!r}"
+        for key in now
+        if key != _FREE and before[key] != now[key]
     ]
     if changed:
         raise ConfigError(
@@ -82,9 +87,9 @@ def _rule(previous: str, content: Any) -> SplitRule:
 
 
 def check_moves(previous: str, ledger: "Ledger") -> None:
-    """Refuses a division that puts a photo of an earlier data set into another split.
+    """Refuses a division that tests on what an earlier data set trained on, or the other way.
 
-    A photo may be set aside now and may have been then; it may not be in two splits.
+    A photo may be set aside now and may have been then.
 
     Raises:
         DataError: Names the first photo that would move.
@@ -101,10 +106,10 @@ def check_moves(previous: str, ledger: "Ledger") -> None:
     for index in ledger.usable().tolist():
         split = SPLITS[ledger.split[index]]
         earlier = before.get(ledger.sha256[index].tobytes(), split)
-        if earlier != split:
+        if earlier != split and "test" in {earlier, split}:
             moved.append(f"{ledger.photos[index].name} from {earlier} to {split}")
     if moved:
         raise DataError(
-            f"{len(moved)} photos of {previous} would move between splits, the first is "
+            f"{len(moved)} photos of {previous} would move to or from the test split, the first is "
             f"{moved[0]}: {_ADVICE}"
         )

@@ -1,5 +1,6 @@
 """Tests that photos never move between splits unasked."""
 
+import csv
 import json
 import shutil
 import tempfile
@@ -97,7 +98,6 @@ def test_the_same_rule_is_accepted(photos_folder: Path, earlier: Path, tmp_path:
     [
         ({"split_salt": ""}, "salt 'flowers' is now ''"),
         ({"test_fraction": 0.25}, "test_fraction 0.15 is now 0.25"),
-        ({"validation_fraction": 0.2}, "validation_fraction 0.1 is now 0.2"),
     ],
 )
 def test_another_rule_is_refused_unless_forced(
@@ -108,6 +108,18 @@ def test_another_rule_is_refused_unless_forced(
     assert list(tmp_path.iterdir()) == []
     forced = {"previous": str(earlier), "new_splits": True}
     assert run(photos_folder, tmp_path / "forced", forced, **options).written == 90
+
+
+def test_more_may_validate_since_the_test_split_stays(
+    photos_folder: Path, earlier: Path, tmp_path: Path
+) -> None:
+    """As with another recipe."""
+    result = run(photos_folder, tmp_path, {"previous": str(earlier)}, validation_fraction=0.2)
+    with (earlier / "photos.csv").open(newline="") as file:
+        before = {row["name"]: row["split"] for row in csv.DictReader(file)}
+    after = {entry.name: entry.split for entry in result.entries}
+    moves = {(before[name], after[name]) for name in before if before[name] != after[name]}
+    assert moves == {("train", "validation")}
 
 
 def test_group_column_that_is_new_is_refused(
@@ -178,6 +190,7 @@ def test_earlier_run_of_the_same_photos_is_found(
     other = IngestConfig(image_size=32, test_fraction=0.3)
     with pytest.raises(ConfigError, match=r"test_fraction 0.15 is now 0.3"):
         check_earlier_splits(photos, other, tmp_path)
+    check_earlier_splits(photos, IngestConfig(image_size=32, validation_fraction=0.02), tmp_path)
     check_earlier_splits(PhotosConfig(str(photos_folder), new_splits=True), other, tmp_path)
     with tempfile.TemporaryDirectory() as elsewhere:
         check_earlier_splits(photos, other, Path(elsewhere))
