@@ -1,4 +1,8 @@
-"""What to say where a package of an extra is missing."""
+"""Packages of extras, and what to say where one is missing."""
+
+import importlib.util
+
+from components.common.errors import ConfigError
 
 
 def how_to_install(*extras: str) -> str:
@@ -8,3 +12,17 @@ def how_to_install(*extras: str) -> str:
         *extras: Names of `project.optional-dependencies`.
     """
     return f"in a checkout of flowers, pip install --editable '.[{','.join(extras)}]'"
+
+
+def require_onnx() -> None:
+    """Refuses to go on where ONNX cannot be written.
+
+    Raises:
+        ConfigError: Says what to install.
+    """
+    names = ("onnx", "onnxruntime", "tf2onnx")
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"export.onnx: needs {', '.join(missing)}: {how_to_install('onnx')}, or leave it out"
+        )

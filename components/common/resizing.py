@@ -12,8 +12,8 @@ RESIZES = (CROP, STRETCH)
 
 
 def resize_of(metadata: Mapping[str, Any]) -> str:
-    """How a model wants its squares, by the `flowers.json` of its export.
+    """How squares were made, by the `flowers.json` of an export or by a `dataset.json`.
 
-    Exports that do not say were made when there was but one way.
+    What does not say was made when there was but one way.
     """
     return str(metadata.get("resize", CROP))

@@ -16,6 +16,7 @@ from components.common.dataset import Dataset, load_dataset
 from components.common.errors import DataError, FlowersError
 from components.common.evaluation import Evaluation, load_evaluation
 from components.common.examples import parse_features
+from components.common.extras import require_onnx
 from components.common.grad_cam import make_explain
 from components.common.lineage import saved_model_digest
 from components.common.model_files import ModelMetadata, load_metadata, model_digest
@@ -30,7 +31,6 @@ from components.export_model.config import ExportConfig, Origin
 from components.export_model.formats import (
     Written,
     copy_keras,
-    require_onnx,
     write_litert,
     write_onnx,
 )

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import os
 import shutil
 import sys
@@ -16,8 +15,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components.common.errors import ConfigError
-from components.common.extras import how_to_install
 from components.common.model_files import MODEL_FILE
 
 # `uint8` [batch, side, side, 3] -> `float32` [batch, classes].
@@ -42,20 +39,6 @@ class Written:
     predict: Predict
     tolerance: float = 0.001
     file: str = ""
-
-
-def require_onnx() -> None:
-    """Refuses to go on where ONNX cannot be written.
-
-    Raises:
-        ConfigError: Says what to install.
-    """
-    names = ("onnx", "onnxruntime", "tf2onnx")
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"export.onnx: needs {', '.join(missing)}: {how_to_install('onnx')}, or leave it out"
-        )
 
 
 def copy_keras(model: Path, folder: Path) -> Written:

@@ -135,7 +135,14 @@ def _open(photos: PhotosConfig, config: IngestConfig) -> tuple[Listing, Groups |
     manifest = photos.manifest_place()
     if manifest:
         groups = Groups(photos.group_column, read_groups(manifest, photos.group_column))
-    return open_source(photos.images), groups
+    source = open_source(photos.images)
+    if source.resize not in {"", config.resize}:
+        raise ConfigError(
+            f"resize: expected {source.resize}, with which the examples of {photos.images} were "
+            f"made, received {config.resize}; the model would be asked about other squares than "
+            "those it has learned from"
+        )
+    return source, groups
 
 
 def _say_result(result: IngestResult) -> None:

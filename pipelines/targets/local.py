@@ -25,6 +25,7 @@ from components.common.files import DATASET_FILE
 from components.common.outputs import remove, write_text
 from components.common.progress import parse_line, parse_message
 from components.common.step import Failure, parse_failure, parse_took
+from components.export_model.config import ExportConfig
 from components.ingest_examples.config import PhotosConfig
 from components.train_model.accelerators import AcceleratorConfig
 from components.train_model.architectures import ModelConfig
@@ -134,7 +135,7 @@ def run_local(
     """
     _check_photos(photos)
     photos, recipe = _absolute(photos), _with_absolute_weights(recipe)
-    inputs = find_inputs(photos, recipe.model)
+    inputs = find_inputs(photos, recipe.model, recipe.export)
     images = runner.check(inputs)
     check_earlier_splits(photos, recipe.ingest, output)
     run = _new_run(photos, recipe, recipe_name, output, runner, images, deployment, accelerator)
@@ -166,6 +167,7 @@ def resume_local(folder: Path, runner: Runner) -> int:
         inputs = find_inputs(
             build(PhotosConfig, {key: parameters[key] for key in _PHOTOS_KEYS}),
             build(ModelConfig, parameters["model_config"]),
+            build(ExportConfig, parameters["export_config"]),
         )
         _check_resumable(folder, content, runner, runner.check(inputs))
         run = Run(folder, content)

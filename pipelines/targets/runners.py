@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 from components.common import storage
 from components.common.errors import ConfigError
+from components.common.extras import require_onnx
 from components.common.processes import RUN_PROCESS
 from components.common.step import require_tensorflow
+from components.export_model.config import ExportConfig
 from components.ingest_examples.config import PhotosConfig, is_import_file
 from components.train_model.architectures import IMAGENET, NO_WEIGHTS, ModelConfig
 
@@ -25,18 +27,23 @@ class Inputs:
     Attributes:
         paths: Files and folders of this machine, in full; none lies within another.
         networked: Components that need the network.
+        onnx: Whether the packages of the extra `onnx` are needed.
     """
 
     paths: tuple[Path, ...] = ()
     networked: frozenset[str] = frozenset({"deploy_model"})
+    onnx: bool = False
 
 
-def find_inputs(photos: PhotosConfig, model: ModelConfig) -> Inputs:
+def find_inputs(
+    photos: PhotosConfig, model: ModelConfig, export: ExportConfig | None = None
+) -> Inputs:
     """Finds what the tasks of a run need.
 
     Args:
         photos: Where the photos are, in full.
         model: Its weights are named in full, see `find_weights`.
+        export: In which formats the model leaves; None for those that need no more packages.
     """
     paths = [photos.manifest_path(), find_weights(model)]
     if "://" not in photos.images:
@@ -56,6 +63,7 @@ def find_inputs(photos: PhotosConfig, model: ModelConfig) -> Inputs:
     return Inputs(
         tuple(path for path in found if not any(folder in path.parents for folder in found)),
         frozenset(networked),
+        export is not None and export.onnx,
     )
 
 
@@ -165,12 +173,14 @@ class SubprocessRunner:
     packages = ("keras", "kfp", "numpy", "pillow", "tensorflow-cpu", "tensorflow")
 
     def check(self, inputs: Inputs) -> dict[str, str]:
-        """TensorFlow is all that it takes.
+        """TensorFlow is all that it takes, and what writes ONNX where that is asked for.
 
         Raises:
             ConfigError: It is not installed.
         """
         require_tensorflow()
+        if inputs.onnx:
+            require_onnx()
         return {}
 
     @contextlib.contextmanager

@@ -1,11 +1,14 @@
 """What tasks are found to need beside the folder of their run."""
 
+import importlib.util
+
 import pytest
 
 from components.common.errors import ConfigError
+from components.export_model.config import ExportConfig
 from components.ingest_examples.config import PhotosConfig
 from components.train_model.architectures import MobilenetV2Config
-from pipelines.targets.runners import find_inputs, find_weights
+from pipelines.targets.runners import SubprocessRunner, find_inputs, find_weights
 
 SYNTHETIC = PhotosConfig("synthetic://flowers")
 
@@ -74,3 +77,13 @@ def test_absent_weights_are_found_before_the_run():
         ConfigError, match=r"model.weights: expected none, imagenet, .* w.h5, which"
     ):
         find_weights(model("w.h5"))
+
+
+def test_onnx_without_its_packages_is_refused_before_a_run(monkeypatch):
+    find = importlib.util.find_spec
+    hidden = lambda name: None if name == "tf2onnx" else find(name)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
+    wanted = find_inputs(SYNTHETIC, model(), ExportConfig(onnx=True))
+    with pytest.raises(ConfigError, match=r"export\.onnx: needs tf2onnx: .*\[onnx\]"):
+        SubprocessRunner().check(wanted)
+    assert SubprocessRunner().check(find_inputs(SYNTHETIC, model(), ExportConfig())) == {}

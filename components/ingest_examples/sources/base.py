@@ -58,11 +58,13 @@ class Listing:
         class_names: Every class in label order.
         photos: Sorted by name, each name once.
         reader: Gives the bytes of the photos.
+        resize: How they became squares before they came here; empty where the source says nothing.
     """
 
     class_names: tuple[str, ...]
     photos: Sequence[Photo]
     reader: Reader
+    resize: str = ""
 
 
 def check_class_names(images: str, names: Sequence[str]) -> tuple[str, ...]:

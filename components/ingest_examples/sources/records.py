@@ -7,6 +7,7 @@ and so is every record that the name of a shard counts and the shard does not ho
 
 import dataclasses
 import io
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -18,6 +19,8 @@ import simplejpeg
 from components.common import storage
 from components.common.errors import DataError
 from components.common.example_proto import CLASS, IMAGE, LABEL, ONE_HOT_CLASS, SIZE, Features
+from components.common.files import DATASET_FILE
+from components.common.resizing import resize_of
 from components.common.tfrecords import Record, count_in_name, payload_place, read_records
 from components.ingest_examples.sources.base import Listing, Photo, check_class_names
 from components.ingest_examples.sources.folders import Tree
@@ -79,7 +82,20 @@ def list_records(tree: Tree) -> Listing:
     ]
     class_names = _class_names(tree.images, found)
     photos = [_photo(record, class_names) for record in found]
-    return Listing(class_names, sorted(photos, key=lambda photo: photo.name), reader)
+    return Listing(class_names, sorted(photos, key=lambda photo: photo.name), reader, _resize(tree))
+
+
+def _resize(tree: Tree) -> str:
+    """How the photos of a data set of ours became squares; empty for the shards of others."""
+    if DATASET_FILE not in tree.files:
+        return ""
+    place = storage.join(tree.images, DATASET_FILE)
+    try:
+        return resize_of(json.loads(storage.read(place)))
+    except OSError as error:
+        raise DataError(f"{place}: cannot be read ({error.strerror})") from error
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{place}: not a data set description ({error})") from error
 
 
 def _records(number: int, name: str, split: str, reader: RecordReader) -> Iterator[_Found]:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from components.common.dataset import load_dataset
-from components.common.errors import DataError
+from components.common.errors import ConfigError, DataError
 from components.common.example_proto import encode_example
 from components.common.examples import parse_features
 from components.common.tfrecords import frame, read_shard, write_shard
@@ -221,3 +221,21 @@ def test_our_own_examples_are_read_back(shards: Path, tmp_path: Path) -> None:
     shutil.rmtree(shards)
     again = run(first.dataset.path, tmp_path / "again")
     assert again.dataset.fingerprint == first.dataset.fingerprint
+
+
+def test_how_our_own_examples_became_squares_is_kept(shards: Path, tmp_path: Path) -> None:
+    first = run(shards, tmp_path / "first", resize="stretch").dataset.path
+    with pytest.raises(ConfigError, match=r"resize: expected stretch, .* received crop; "):
+        run(first, tmp_path / "cropped", resize="crop")
+    assert not (tmp_path / "cropped").exists()
+    assert run(first, tmp_path / "again", resize="stretch").dataset.resize == "stretch"
+
+
+@pytest.mark.parametrize("content", ["nonsense", "[]"])
+def test_damaged_description_of_our_examples_is_refused(
+    shards: Path, tmp_path: Path, content: str
+) -> None:
+    examples = run(shards, tmp_path / "first").dataset.path
+    (examples / "dataset.json").write_text(content)
+    with pytest.raises(DataError, match=r"dataset\.json: not a data set description"):
+        open_source(str(examples))
