@@ -2,6 +2,7 @@
 
 import re
 import string
+import subprocess
 
 import pytest
 import yaml
@@ -92,3 +93,33 @@ def test_nothing_is_submitted_without_a_release(build):
     script = next(step["args"][-1] for step in build["steps"] if step["id"] == "submit")
     assert build["substitutions"]["_RELEASE"] == "false"
     assert script.index("exit 0") < script.index("make submit")
+
+
+@pytest.mark.parametrize("config", ["", "vertex.yaml"])
+def test_release_is_submitted_with_its_target_file_if_it_has_one(build, tmp_path, config):
+    """What Cloud Build's shell would call, by a `make` that tells it."""
+    script = next(step["args"][-1] for step in build["steps"] if step["id"] == "submit")
+    release = {
+        **{"PROJECT_ID": "leaf", "_RELEASE": "true", "_CONFIG": config},
+        **{"_PIPELINE_ROOT": "gs://leaf/root", "_SERVICE_ACCOUNT": "p@leaf"},
+    }
+    text = string.Template(script).substitute({**build["substitutions"], **release})
+    make = tmp_path / "make"
+    make.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    make.chmod(0o755)
+    told = subprocess.run(
+        ["bash", "-euc", text],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    target, arguments = told.stdout.strip().split("\n")
+    words = arguments.removeprefix("ARGS=").split()
+    assert (target, words[0]) == ("submit", "--target=vertex")
+    assert [word for word in words if word.startswith("--config")] == (
+        [f"--config={config}"] if config else []
+    )
+    assert {"--project=leaf", "--pipeline-root=gs://leaf/root", "--service-account=p@leaf"} <= {
+        *words
+    }
