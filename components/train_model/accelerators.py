@@ -232,7 +232,8 @@ def _open_jax(config: AcceleratorConfig, kind: str, link: Link | None) -> tuple[
         raise _missing(TPU, f"TPU chips on the PCI bus ({_PCI})")
     if kind == CPU:
         jax.config.update("jax_platforms", CPU)
-    if kind == CPU and config.replicas:
+    # Of no account where JAX finds another device.
+    if kind in {AUTO, CPU} and config.replicas:
         _before_first_use(jax.config.update, "jax_num_cpu_devices", config.replicas)
     if link is not None:
         _join_jax(link)

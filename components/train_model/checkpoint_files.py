@@ -1,11 +1,25 @@
 """The files of a checkpoint, for whoever moves them; without Keras, unlike `checkpoints.py`."""
 
 import json
+import re
 from pathlib import Path
 
 from components.common.errors import DataError
 
 STATE_FILE = "state.json"
+LOGS_FOLDER = "tensorboard"
+SUFFIX = ".weights.h5"
+_WEIGHTS = re.compile(rf"(?:\d{{5,}}-\d{{6,}}|kept-\d{{5,}}|partial-\d+){re.escape(SUFFIX)}")
+
+
+def is_weights(name: str) -> bool:
+    """Whether a training saves weights under such a name; all others are somebody else's."""
+    return _WEIGHTS.fullmatch(name) is not None
+
+
+def is_of_checkpoint(name: str) -> bool:
+    """Whether a file belongs to a checkpoint, by its name relative to the folder."""
+    return name == STATE_FILE or name.startswith(f"{LOGS_FOLDER}/") or is_weights(name)
 
 
 def weight_files(state: bytes) -> list[str]:

@@ -10,6 +10,7 @@ in one step, so a process may be killed at any moment.
 
 import contextlib
 import dataclasses
+import errno
 import math
 import os
 from collections.abc import Iterator
@@ -22,10 +23,9 @@ from components.common.config import build, read_mapping, to_json
 from components.common.errors import ConfigError, DataError, UserError
 from components.common.files import file_digest
 from components.common.outputs import write_text
-from components.train_model.checkpoint_files import STATE_FILE, unreadable
+from components.train_model.checkpoint_files import STATE_FILE, SUFFIX, is_weights, unreadable
 from components.train_model.history import Epoch
 
-_SUFFIX = ".weights.h5"
 # More than HDF5 adds to each variable, which is 1 to 2 KiB.
 _BYTES_AROUND_VARIABLE = 4096
 
@@ -93,7 +93,7 @@ class Checkpoint:
         writes: Whether what is saved is written; of several hosts that train one model, one does.
 
     Raises:
-        ConfigError: The folder holds the checkpoint of another training.
+        ConfigError: The folder cannot be made, or holds the checkpoint of another training.
         DataError: What it holds is damaged.
     """
 
@@ -102,7 +102,7 @@ class Checkpoint:
         self.name = name
         self.training = training
         self._writes = writes
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder, name)
         self.state = self._read()
 
     @property
@@ -159,9 +159,9 @@ class Checkpoint:
         """
         if not self._writes:
             return Saved("", "")
-        path = self.folder / f"{name}{_SUFFIX}"
+        path = self.folder / f"{name}{SUFFIX}"
         # Keras insists on the suffix, so what is not whole has another prefix.
-        partial = self.folder / f"partial-{os.getpid()}{_SUFFIX}"
+        partial = self.folder / f"partial-{os.getpid()}{SUFFIX}"
         try:
             _make_sure_of_room(partial, model)
             with _undistributed():
@@ -203,8 +203,8 @@ class Checkpoint:
         write_text(self.folder / STATE_FILE, to_json(dataclasses.asdict(state)))
         self.state = state
         named = {saved.file for saved in (state.weights, state.kept_weights) if saved}
-        for path in self.folder.glob(f"*{_SUFFIX}"):
-            if path.name not in named:
+        for path in self.folder.iterdir():
+            if is_weights(path.name) and path.name not in named:
                 path.unlink(missing_ok=True)
 
     def _read(self) -> State | None:
@@ -224,6 +224,25 @@ class Checkpoint:
                 "may choose it); give another folder, or delete this one"
             )
         return state
+
+
+def _make(folder: Path, name: str) -> None:
+    """Makes the folder before hours of training are to go into it.
+
+    Raises:
+        ConfigError: It cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        reason = str(error.strerror)
+    else:
+        reason = "" if os.access(folder, os.W_OK) else os.strerror(errno.EACCES)
+    if reason:
+        raise ConfigError(
+            f"checkpoint {name}: expected a folder that can be made and written ({reason}); give "
+            "another, or free this one"
+        )
 
 
 def _make_sure_of_room(path: Path, model: keras.Model) -> None:

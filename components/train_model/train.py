@@ -25,7 +25,11 @@ from components.train_model.agreement import check_agreement
 from components.train_model.architectures import ModelConfig
 from components.train_model.augmented_model import AugmentedModel
 from components.train_model.building import build_net, wrap_for_training
-from components.train_model.checkpoint_files import pack_checkpoint, unpack_checkpoint
+from components.train_model.checkpoint_files import (
+    LOGS_FOLDER,
+    pack_checkpoint,
+    unpack_checkpoint,
+)
 from components.train_model.checkpoints import Checkpoint
 from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.fitting import EventLogs, Follower, fit
@@ -41,7 +45,6 @@ from components.train_model.weights import load_first_weights
 from components.train_model.whitening import whiten_stem
 
 STEP = "train-model"
-LOGS_FOLDER = "tensorboard"
 
 
 def train(

@@ -3,31 +3,36 @@
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from components.common import gcs, storage
 from components.common.errors import ConfigError, FlowersError
 from components.common.progress import say
-from components.train_model.checkpoint_files import STATE_FILE, weight_files
+from components.train_model.checkpoint_files import STATE_FILE, is_of_checkpoint, weight_files
 
 STEP = "train-model"
 _SECONDS = 30.0
 
 
-def download(place: str, folder: Path) -> None:
+def download(place: str, folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
     """Copies a folder of the bucket; an empty one makes an empty folder.
 
     Args:
         place: `gs://` folder.
         folder: Made.
+        wanted: Whether to copy a file, by its name relative to the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     root = place.rstrip("/") + "/"
     bucket, prefix = gcs.split_place(root)
     for blob in gcs.list_blobs(root):
-        target = folder / blob.name.removeprefix(prefix)
+        name = blob.name.removeprefix(prefix)
+        # Consoles make an empty object for a folder.
+        if name.endswith("/") or not name or not wanted(name):
+            continue
+        target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(gcs.read_blob(f"{gcs.SCHEME}{bucket}/{blob.name}"))
 
@@ -123,11 +128,13 @@ class CheckpointMirror:
 def mirrored(folder: Path, place: str) -> Iterator[None]:
     """Brings a checkpoint here and mirrors it while the block runs, and however that ends.
 
+    What else is in the place stays where it is.
+
     Args:
         folder: Made, if it is not there.
         place: `gs://` folder.
     """
-    download(place, folder)
+    download(place, folder, is_of_checkpoint)
     mirror, ended = CheckpointMirror(folder, place), threading.Event()
 
     def work() -> None:

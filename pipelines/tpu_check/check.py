@@ -5,6 +5,7 @@ would take at their published peaks. No run is faster; how much slower it is, on
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from components.common.errors import ConfigError, TrainStepError
@@ -149,6 +150,15 @@ def batch_of(recipe: Recipe, where: TpuSlice) -> int:
     return train.batch_size(where.cores) // where.cores
 
 
+def batch_step(recipe: Recipe, where: TpuSlice) -> int:
+    """What the images per core of every batch of a recipe are a multiple of."""
+    train = recipe.train
+    # Mixing takes the examples of a core in pairs.
+    pairs = 2 if train.mixes and where.cores > 1 else 1
+    ghost = train.ghost_batch_size or 1
+    return math.lcm(pairs, ghost // math.gcd(ghost, where.cores))
+
+
 def require(outcome: Compiled | Refused, where: TpuSlice) -> Compiled:
     """The compiled train step, if there is one and it fits.
 
@@ -195,7 +205,7 @@ def largest_batch(
     """
     low, high, peak = first.batch_per_core, _LARGEST * 2, first.peak_bytes
     guess = 2 * low
-    while high > max(low * _PRECISION, low + step) and low < _LARGEST:
+    while high > max(low * _PRECISION, low + step) and low + step <= _LARGEST:
         guess = min(max(guess, low + step), high - 1, _LARGEST) // step * step
         outcome = compile_(guess)
         if isinstance(outcome, Refused) or outcome.peak_bytes > where.core_memory:
@@ -239,7 +249,6 @@ def run_check(
         TrainStepError: It does not fit, or an operation does not compile.
     """
     compiled = require(compiler.compile(batch_per_core), where)
-    # Mixing takes the examples of a core in pairs.
-    step = 2 if recipe.train.mixes and where.cores > 1 else 1
+    step = batch_step(recipe, where)
     found = largest_batch(compiled, where, compiler.compile, step) if search else (0, False)
     return Report(name, where, compiled, *found, compiler.input_rate, examples, price)

@@ -38,6 +38,7 @@ class Compiler:
         """Compiles the train step.
 
         Raises:
+            ConfigError: The batch cannot be divided as the recipe asks for.
             FlowersError: The process ended without an answer.
         """
         answer = self._ask({"batch": batch_per_core})
@@ -66,7 +67,8 @@ class Compiler:
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise FlowersError(answer["error"])
+            users = answer["exit_code"] == ConfigError.exit_code
+            raise (ConfigError if users else FlowersError)(answer["error"])
         return answer
 
     def _last_words(self) -> str:

@@ -32,7 +32,10 @@ def measure_input_rate(config: TrainConfig, image_size: int) -> float:
         writer = DatasetWriter(Path(scratch), ("a", "b"), image_size)
         writer.write("train", (0, 1), _EXAMPLES, _payloads(image_size))
         batch = min(config.global_batch_size or config.batch_per_replica, _EXAMPLES)
-        config = dataclasses.replace(config, global_batch_size=batch, batch_per_replica=0)
+        # BatchNorm has no say in the input, whose batch may be a smaller one here.
+        config = dataclasses.replace(
+            config, global_batch_size=batch, batch_per_replica=0, ghost_batch_size=0
+        )
         batches = iter(train_batches(writer.finish(), config))
         # The first epoch decodes, and fills the buffers.
         for _ in range(2 * _EXAMPLES // batch):

@@ -220,7 +220,7 @@ def _answer(task: Task, question: dict[str, Any], answers: TextIO) -> None:
             config = build(TrainConfig, task.train_config, "train")
             answer = {"images_per_second": measure_input_rate(config, task.image_size)}
     except FlowersError as error:
-        answer = {"error": str(error)}
+        answer = {"error": str(error), "exit_code": error.exit_code}
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 

@@ -241,8 +241,11 @@ def step(examples, output, accelerator, model=None, **changes):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-def test_batch_is_refused_before_training(examples, tmp_path):
-    done = step(examples, tmp_path / "out", '{"kind": "cpu", "runtime": "jax", "replicas": 3}')
+# What is here when no kind is named is a CPU too.
+@pytest.mark.parametrize("kind", ["cpu", "auto"])
+def test_batch_is_refused_before_training(examples, tmp_path, kind):
+    devices = json.dumps({"kind": kind, "runtime": "jax", "replicas": 3})
+    done = step(examples, tmp_path / "out", devices)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         "train-model: exit 2: train.global_batch_size: expected a multiple of the 3 replicas, "

@@ -542,6 +542,10 @@ def test_training_goes_on_on_another_machine_from_the_bucket(
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
         client = storage.Client(project="test", credentials=AnonymousCredentials())
         client.create_bucket("bucket")
+        # Consoles make the first of them for a folder.
+        others = {"", "notes.txt", "mobilenet.weights.h5"}
+        for name in others:
+            client.bucket("bucket").blob(f"run/model-checkpoint/{name}").upload_from_string("")
         with monkeypatch.context() as patched:
             killed_after(patched, 2)
             with pytest.raises(Killed):
@@ -554,8 +558,9 @@ def test_training_goes_on_on_another_machine_from_the_bucket(
     assert f"goes on from {place}, after epoch 2" in capsys.readouterr().out
     np.testing.assert_allclose(figures(resumed), figures(undisturbed), rtol=1e-5)
     assert "state.json" in names
+    assert others <= set(names)
     # What the first machine has left and nothing names any longer is gone.
-    assert sum(name.endswith(".weights.h5") for name in names) == 2
+    assert sum(name.endswith(".weights.h5") for name in set(names) - others) == 2
 
 
 @pytest.mark.parametrize(
@@ -642,6 +647,31 @@ def test_finished_training_is_not_done_again(examples, tmp_path):
     second = run(examples, tmp_path / "second", saving=saving)
     assert first.history == second.history
     assert len(list((tmp_path / "checkpoint").glob("*.h5"))) == 2
+
+
+def test_checkpoint_leaves_the_files_of_others_alone(examples, tmp_path):
+    """As where the first weights lie in the same folder."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    others = {"mobilenet.weights.h5", "1.weights.h5", "kept.weights.h5", "00001-000002.h5"}
+    for name in others:
+        (folder / name).touch()
+    run(examples, tmp_path / "out", saving=CheckpointConfig(str(folder)))
+    ours = {path.name for path in folder.iterdir()} - others
+    assert others <= {path.name for path in folder.iterdir()}
+    assert sum(name.endswith(".weights.h5") for name in ours) == 2
+
+
+@pytest.mark.parametrize("wrong", ["file", "file/below", "read-only"])
+def test_checkpoint_that_cannot_be_a_folder(examples, tmp_path, monkeypatch, wrong):
+    (tmp_path / "file").touch()
+    if wrong == "read-only":
+        # Whoever is root may write everywhere.
+        monkeypatch.setattr("os.access", lambda path, mode: False)
+    place = tmp_path / wrong
+    with pytest.raises(ConfigError, match=rf"checkpoint {place}: expected a folder that can be"):
+        run(examples, tmp_path / "out", saving=CheckpointConfig(str(place)))
+    assert not (tmp_path / "out" / "model").exists()
 
 
 OTHER_TRAINING = r"expected that of this training.* another folder"

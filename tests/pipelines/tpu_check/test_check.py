@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.common.errors import ConfigError, FlowersError, TrainStepError
+from components.common.recipes import recipe_names
 from pipelines.recipe import load_recipe
 from pipelines.targets.tpu_chips import CHIPS, TpuSlice, parse_slice, slice_of
 from pipelines.targets.tpus import GENERATIONS
 from pipelines.tpu_check import compiler, preflight
-from pipelines.tpu_check.check import Report, batch_of, largest_batch, require, roofline
+from pipelines.tpu_check.check import Report, batch_of, batch_step, largest_batch, require, roofline
 from pipelines.tpu_check.compiler import Compiler
 from pipelines.tpu_check.hlo import Operation
 from pipelines.tpu_check.messages import Compiled, Refused
@@ -142,7 +143,7 @@ class TestLargestBatch:
         st.floats(GIB / 4096, GIB / 2),
         st.integers(1, 64),
         st.booleans(),
-        st.sampled_from([1, 2]),
+        st.sampled_from([1, 2, 3, 32, 48]),
     )
     def test_fits_and_an_eighth_more_does_not(self, base, each, first, raises, step):
         first *= step
@@ -167,10 +168,24 @@ class TestLargestBatch:
         if is_limit:
             assert max(found * 1.125, found + step) >= math.floor(most)
         else:
-            assert found == 16384
+            assert 16384 - step < found <= 16384
         assert found == first or found in asked
         assert all(batch % step == 0 for batch in asked)
         assert len(asked) <= 14
+
+
+@pytest.mark.parametrize("topology", ["v5e:1x1", "v5e:2x4", "v2:2x2", "v5e:4x4"])
+@pytest.mark.parametrize("name", recipe_names())
+def test_batches_that_are_tried_are_those_that_a_recipe_takes(name, topology):
+    recipe, where = load_recipe(name), parse_slice(topology)
+    step = batch_step(recipe, where)
+    for batch in range(1, 4 * step + 1):
+        train = dataclasses.replace(recipe.train, global_batch_size=0, batch_per_replica=batch)
+        if batch % step == 0:
+            assert train.batch_size(where.cores) == batch * where.cores
+        elif batch * where.cores > train.ghost_batch_size:
+            with pytest.raises(ConfigError):
+                train.batch_size(where.cores)
 
 
 class TestPrices:

@@ -91,6 +91,17 @@ def test_batch_that_does_not_fit_ends_with_3(python):
     assert line.startswith("flowers: 65536 images a core on v5e:1x1 do not fit into 16.00 GiB")
 
 
+def test_batch_that_the_recipe_cannot_divide_ends_with_2(python):
+    changes = ["--set=train.ghost_batch_size=16", "--topology=v5e:2x2", "--batch-per-core=5"]
+    finished = call(python, "-m", "pipelines", *CHECK, *changes)
+    assert finished.returncode == 2
+    (line,) = finished.stderr.splitlines()
+    assert line == (
+        "flowers: train.ghost_batch_size: expected a divisor of the 20 examples of a batch, "
+        "received 16"
+    )
+
+
 def test_operation_that_a_tpu_lacks_is_named(python):
     """No recipe has one, so one is put behind the net."""
     code = textwrap.dedent("""
