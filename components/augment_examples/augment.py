@@ -11,6 +11,7 @@ import tensorflow as tf
 from components.augment_examples.config import AugmentConfig
 from components.augment_examples.report import Samples, write_report
 from components.common import augmentation, image_ops
+from components.common.augmentation_draws import draw_for_augmentation
 from components.common.dataset import Dataset, DatasetWriter, load_dataset
 from components.common.errors import DataError
 from components.common.example_proto import CLASS, Features, encode_example
@@ -141,5 +142,5 @@ def _copies_of(serialized: tf.Tensor, image_size: int, config: AugmentConfig) ->
 
 
 def _augmented(image: tf.Tensor, seed: tf.Tensor, policy: AugmentPolicy) -> tf.Tensor:
-    draws = image_ops.draw_for_augmentation(1, seed)
+    draws = draw_for_augmentation(1, seed)
     return augmentation.augment(image[tf.newaxis], draws, policy)[0]

@@ -6,7 +6,7 @@ static shapes.
 
 import tensorflow as tf
 
-from components.common import augmentation, exif
+from components.common import exif
 from components.common.resizing import CROP, STRETCH
 
 
@@ -47,14 +47,6 @@ def _decode_on_white(png: tf.Tensor) -> tf.Tensor:
     layers = tf.cast(tf.io.decode_png(png, channels=4), tf.float32)
     opacity = layers[..., 3:] / 255.0
     return _to_uint8(layers[..., :3] * opacity + 255.0 * (1.0 - opacity))
-
-
-def draw_for_augmentation(count: int, seed: tf.Tensor) -> tf.Tensor:
-    """Draws what `augmentation.augment` asks for, `float32` [count, DRAWS], from a seed [2]."""
-    first = tf.random.stateless_uniform([count, augmentation.DRAWS - 1], seed)
-    # The hue came last: drawn by itself, it leaves trainings without it as they were.
-    hue = tf.random.stateless_uniform([count, 1], tf.random.fold_in(seed, 1))
-    return tf.concat([first, hue], axis=1)
 
 
 def encode_jpeg(image: tf.Tensor) -> tf.Tensor:

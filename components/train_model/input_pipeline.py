@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from components.common import image_ops
+from components.common.augmentation_draws import draw_for_augmentation
 from components.common.dataset import Dataset
 from components.common.errors import DataError
 from components.common.examples import parse_example
@@ -181,7 +181,7 @@ def _with_draws(
     for_policy, for_mixing = tf.unstack(tf.random.split(seed))
     targets = tf.one_hot(labels, len(dataset.class_names))
     size = images.shape[0]
-    draws = image_ops.draw_for_augmentation(size, for_policy)
+    draws = draw_for_augmentation(size, for_policy)
     if config.mixes:
         side = config.train_size(dataset.image_size)
         mixes, targets = mixing.draw_mixing(targets, for_mixing, config, side)

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from components.common import augmentation
+from components.common.augmentation_draws import draw_for_augmentation
 from components.common.policy import AugmentPolicy
 from tests.builders import draw_photo
 from tests.images import FOUR, grey, pixel
@@ -292,3 +293,15 @@ def test_smaller_result_shows_the_whole_without_a_crop() -> None:
     smaller = augmentation.augment(tf.constant(halves), draws(1), IDENTITY, size=16).numpy()
     assert smaller[:, :, :7].max() == 0
     assert smaller[:, :, 9:].min() == 200
+
+
+def test_draws_for_augmentation_are_those_of_before_the_hue() -> None:
+    """Recipes that leave the hue alone are trained as they were when they were measured."""
+    draws = draw_for_augmentation(400, tf.constant([3, 4])).numpy()
+    assert draws.shape == (400, augmentation.DRAWS)
+    assert np.array_equal(draws[:, :9], tf.random.stateless_uniform([400, 9], [3, 4]).numpy())
+    # The standard deviation of such a correlation is 0.05.
+    correlations = np.corrcoef(draws, rowvar=False)
+    assert np.abs(correlations - np.eye(augmentation.DRAWS)).max() < 0.25
+    assert draws.min() >= 0.0
+    assert draws.max() < 1.0

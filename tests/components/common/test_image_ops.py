@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components.common import augmentation, image_ops
+from components.common import image_ops
 from components.common.resizing import RESIZES, STRETCH
 from components.ingest_examples import photos
 from components.ingest_examples.synthetic import render_flower, render_jpeg
@@ -147,15 +147,3 @@ def test_exported_model_sees_what_ingestion_stores(name: str) -> None:
     stored: Any = image_ops.decode_jpeg(tf.constant(ready.jpeg)).numpy()
     served: Any = image_ops.to_square(image_ops.decode_image(tf.constant(content)), SIZE).numpy()
     assert np.abs(served.astype(int) - stored).mean() < 4
-
-
-def test_draws_for_augmentation_are_those_of_before_the_hue() -> None:
-    """Recipes that leave the hue alone are trained as they were when they were measured."""
-    draws = image_ops.draw_for_augmentation(400, tf.constant([3, 4])).numpy()
-    assert draws.shape == (400, augmentation.DRAWS)
-    assert np.array_equal(draws[:, :9], tf.random.stateless_uniform([400, 9], [3, 4]).numpy())
-    # The standard deviation of such a correlation is 0.05.
-    correlations = np.corrcoef(draws, rowvar=False)
-    assert np.abs(correlations - np.eye(augmentation.DRAWS)).max() < 0.25
-    assert draws.min() >= 0.0
-    assert draws.max() < 1.0
