@@ -41,7 +41,7 @@ def whiten_stem(net: keras.Model, dataset: Dataset, config: TrainConfig) -> None
         images, _ = next(batches.as_numpy_iterator())
     if config.policy is not None:
         rng = np.random.default_rng(config.seed)
-        # The hue is drawn by itself, as in a training.
+        # The hue is drawn by itself, so that without it the filters are those of before.
         columns = (augmentation.DRAWS - 1, 1)
         draws = np.hstack([rng.random((count, width), np.float32) for width in columns])
         images = augmentation.augment(images, draws, config.policy, size)

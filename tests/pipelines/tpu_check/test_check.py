@@ -188,6 +188,13 @@ def test_batches_that_are_tried_are_those_that_a_recipe_takes(name, topology):
                 train.batch_size(where.cores)
 
 
+def test_input_of_ghost_batches_larger_than_what_is_measured_has_a_rate():
+    from pipelines.tpu_check.input_rate import measure_input_rate
+
+    train = load_recipe("squeezenet", ("train.global_batch_size=384",)).train
+    assert measure_input_rate(dataclasses.replace(train, ghost_batch_size=192), 32) > 0
+
+
 class TestPrices:
     def test_package_has_a_price_of_every_generation(self):
         assert set(load_prices()) == set(CHIPS)
