@@ -50,6 +50,12 @@ class TestWords:
             (ConnectionResetError(104, "reset by peer"), "the network fails"),
             (OSError("HDF5: errno = 28, error message = 'No space left on device'"), "no space"),
             (RuntimeError("OOM when allocating tensor"), "not enough memory"),
+            (
+                RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"),
+                "not enough mem",
+            ),
+            (RuntimeError("Out of memory while trying to allocate 9 bytes"), "not enough memory"),
+            (RuntimeError("Ran out of memory in memory space hbm"), "train.batch_per_replica"),
             (ImportError("lib.so: failed to map segment from shared object"), "not enough memory"),
         ],
     )
@@ -57,7 +63,11 @@ class TestWords:
         assert word in lacking_resource(error)
 
     @pytest.mark.parametrize(
-        "error", [ValueError("x"), KeyError("no"), BrokenPipeError(32, "Broken pipe"), OSError()]
+        "error",
+        [
+            *(ValueError("x"), KeyError("no"), BrokenPipeError(32, "Broken pipe"), OSError()),
+            RuntimeError("RESOURCE_EXHAUSTED: Quota exceeded for requests per minute"),
+        ],
     )
     def test_fault_of_ours_stays_one(self, error):
         assert lacking_resource(error) == ""

@@ -81,7 +81,7 @@ def list_blobs(place: str) -> Iterator[Blob]:
         FlowersError: The service does not answer.
     """
     bucket, prefix = split_place(place)
-    with _one_line(place, listing=True):
+    with _one_line(place, lacks_bucket=True):
         blobs = _client().list_blobs(
             bucket,
             prefix=prefix or None,
@@ -100,7 +100,7 @@ def list_level(place: str) -> tuple[list[str], list[str]]:
         DataError, ConfigError, FlowersError: As for `list_blobs`.
     """
     bucket, prefix = split_place(place)
-    with _one_line(place, listing=True):
+    with _one_line(place, lacks_bucket=True):
         blobs = _client().list_blobs(
             bucket,
             prefix=prefix or None,
@@ -156,7 +156,7 @@ def write_blob(place: str, content: bytes) -> None:
     """
     bucket, name = split_place(place)
     blob = _client().bucket(bucket).blob(name)
-    with _one_line(place):
+    with _one_line(place, lacks_bucket=True):
         _retry()(
             functools.partial(
                 blob.upload_from_string,
@@ -263,12 +263,12 @@ def _retry() -> Callable[[Callable[[], T]], Callable[[], T]]:
 
 
 @contextmanager
-def _one_line(place: str, listing: bool = False) -> Iterator[None]:
+def _one_line(place: str, lacks_bucket: bool = False) -> Iterator[None]:
     """Turns what the client raises into an error that says what to do.
 
     Args:
         place: What is asked for.
-        listing: Whether it is a listing, which only lacks what it asks for if the bucket is absent.
+        lacks_bucket: Whether it lists or writes, so that only the bucket can be absent.
     """
     import requests
     from google.auth.exceptions import GoogleAuthError
@@ -280,7 +280,7 @@ def _one_line(place: str, listing: bool = False) -> Iterator[None]:
     try:
         yield
     except google.NotFound as error:
-        if listing:
+        if lacks_bucket:
             raise DataError(f"{bucket}: there is no such bucket; check the name") from error
         raise BlobNotFoundError(place) from error
     except google.Forbidden as error:

@@ -1,5 +1,6 @@
 """Outputs that appear whole or not at all."""
 
+import errno
 import os
 import shutil
 import uuid
@@ -10,6 +11,13 @@ from pathlib import Path
 from components.common.errors import ConfigError
 
 _PARTIAL = ".partial-"
+# In a folder whose files are put in place one by one, until all are.
+_UNFINISHED = ".unfinished"
+# What a file system over an object store says of the rename of a folder; gcsfuse, by which Vertex
+# AI mounts buckets, that too many files are open.
+_CANNOT_RENAME = frozenset(
+    {errno.EMFILE, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV}
+)
 
 
 def remove(path: Path) -> None:
@@ -23,7 +31,8 @@ def remove(path: Path) -> None:
 def _claim(target: Path) -> Path:
     """Checks that `target` is free and can be made, and returns an unused temporary sibling."""
     # A rename replaces an empty folder, which is what a caller often prepares.
-    if target.exists() and not _is_empty_folder(target):
+    unfinished = (target / _UNFINISHED).is_file()
+    if target.exists() and not unfinished and not _is_empty_folder(target):
         raise ConfigError(
             f"output {target} already exists: expected a new or an empty folder; "
             "name another --output or remove it first"
@@ -43,6 +52,8 @@ def _claim(target: Path) -> Path:
         prefix, partial_mark, owner = sibling.name.partition(_PARTIAL)
         if partial_mark and prefix == f".{target.name}" and not _is_running(owner):
             remove(sibling)
+    if unfinished:
+        remove(target)
     return partial
 
 
@@ -73,7 +84,32 @@ def _is_empty_folder(path: Path) -> bool:
 def _put_in_place(partial: Path, target: Path) -> None:
     if partial.is_file() and target.is_dir():
         target.rmdir()
-    partial.rename(target)
+    try:
+        partial.rename(target)
+    except OSError as error:
+        if error.errno not in _CANNOT_RENAME or not partial.is_dir():
+            raise
+        _put_files_in_place(partial, target)
+
+
+def _put_files_in_place(partial: Path, target: Path) -> None:
+    """Renames the files of a folder, those at its top last, which say what the others are."""
+    target.mkdir(exist_ok=True)
+    mark = target / _UNFINISHED
+    mark.touch()
+    try:
+        found = sorted(partial.rglob("*"), key=lambda path: (-len(path.parts), path))
+        for path in found:
+            place = target / path.relative_to(partial)
+            if path.is_dir():
+                place.mkdir(parents=True, exist_ok=True)
+            else:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(place)
+    except BaseException:
+        remove(target)
+        raise
+    mark.unlink()
 
 
 def _sync(path: Path) -> None:
@@ -94,6 +130,8 @@ def staged(*targets: Path) -> Iterator[tuple[Path, ...]]:
     The caller writes to the temporary paths, as files or as folders. When the block ends well they
     are flushed and renamed in the order given, so name last the target that others take as the
     sign that the step is done. When it raises, or when the process is killed, no target exists.
+    Where folders cannot be renamed, as in a mounted bucket, their files are, one by one: a kill
+    in their midst leaves a folder that the next try replaces.
 
     Args:
         targets: Paths that do not exist yet, or empty folders.

@@ -11,7 +11,8 @@ _READ_ONLY = "the disk cannot be written{where} ({reason}): name a folder that c
 _DISK_FAULT = "the disk fails{where} ({reason}): look after it, and start again"
 _NO_FILES = "too many open files{where}: raise the limit (ulimit -n)"
 _NO_MEMORY = (
-    "not enough memory ({reason}): give the step more, or set a smaller train.global_batch_size"
+    "not enough memory ({reason}): give the step more, or set a smaller train.global_batch_size "
+    "or train.batch_per_replica"
 )
 _NO_NETWORK = "the network fails ({reason}): look after the connection, and start again"
 _BY_NUMBER = {
@@ -36,6 +37,11 @@ _BY_WORDS = {
     "failed to map segment": _NO_MEMORY,
     "Unable to allocate": _NO_MEMORY,
     "OOM when allocating": _NO_MEMORY,
+    # JAX, as its CPUs, GPUs and TPUs say it.
+    "Out of memory allocating": _NO_MEMORY,
+    "Out of memory while trying to allocate": _NO_MEMORY,
+    "Ran out of memory in memory space": _NO_MEMORY,
+    "Error allocating device buffer": _NO_MEMORY,
     "bad_alloc": _NO_MEMORY,
 }
 _WORDS = re.compile("|".join(map(re.escape, _BY_WORDS)))

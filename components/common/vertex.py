@@ -182,11 +182,23 @@ class Vertex(Service):
         """Whether an id is taken: by us, when an earlier answer was lost."""
         from google.api_core import exceptions
 
-        return isinstance(error, exceptions.Conflict)
+        return isinstance(error, exceptions.Conflict) and not _is_aborted(error)
 
     def translate(self, error: Exception) -> FlowersError:
         """See the function of that name."""
         return translate(error)
+
+
+def _is_aborted(error: Exception) -> bool:
+    """Whether a conflict is that of two changes at once, and not of an id that is taken.
+
+    Over REST both are 409, and the client has one exception for them.
+    """
+    try:
+        status = error.response.json()["error"]["status"]  # type: ignore[attr-defined]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+    return bool(status == "ABORTED")
 
 
 def may_pass(error: Exception) -> bool:
@@ -201,13 +213,12 @@ def may_pass(error: Exception) -> bool:
         exceptions.BadGateway,
         exceptions.ServiceUnavailable,
         exceptions.GatewayTimeout,
-        exceptions.Aborted,
         requests.ConnectionError,
         requests.Timeout,
         requests.exceptions.ChunkedEncodingError,
         TransportError,
     )
-    return isinstance(error, passing)
+    return isinstance(error, passing) or _is_aborted(error)
 
 
 def translate(error: Exception) -> FlowersError:

@@ -1,8 +1,10 @@
 """Registers an exported model, holds it against the champion, and rolls it out."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from components.common.config import read_mapping, to_json
 from components.common.dataset import load_dataset
@@ -25,10 +27,24 @@ from components.deploy_model.registry import (
     roll_out,
     serving,
 )
-from components.deploy_model.scoring import Photo, predict, test_photos
+from components.deploy_model.scoring import Photo, SplitPhotos, predict
 
 _METADATA_FILE = Path("assets.extra", "flowers.json")
-Predict = Callable[[Path, Sequence[bytes]], list[Prediction]]
+Predict = Callable[[Path, Iterable[bytes]], Iterable[Prediction]]
+
+
+class _Answers(NamedTuple):
+    """What a model says of the test photos, as far as it is needed.
+
+    Attributes:
+        right: Whether it is right, photo by photo.
+        class_names: Those it knows.
+        probes: Some of the photos, with all that it says of them.
+    """
+
+    right: list[bool]
+    class_names: frozenset[str]
+    probes: list[tuple[bytes, Prediction]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +98,7 @@ def deploy(
     scores = load_evaluation(evaluation)
     decision = require_blessing(verdict, evaluation)
     candidate = _candidate(saved_model, scores, decision, dataset.fingerprint, run)
-    photos = test_photos(dataset)
+    photos = SplitPhotos(dataset, "test")
     with staged(deployment) as (path,):
         result = decide_and_roll_out(registry, candidate, photos, config, predict)
         path.write_text(to_json(dataclasses.asdict(result)), encoding="utf-8")
@@ -124,11 +140,11 @@ def _candidate(
 def decide_and_roll_out(
     registry: Registry,
     candidate: Candidate,
-    photos: Sequence[Photo],
+    photos: Collection[Photo],
     config: DeployConfig,
     predict: Predict,
 ) -> Deployment:
-    """What `deploy` does, with the photos in hand.
+    """What `deploy` does, with the photos at hand.
 
     Args:
         registry: Where to.
@@ -137,14 +153,28 @@ def decide_and_roll_out(
         config: When and how.
         predict: Asks a SavedModel about photos.
     """
-    recover(registry)
-    answers = predict(candidate.saved_model, [photo.jpeg for photo in photos])
-    right = _right(answers, photos)
+    # The same run may be started again; two runs by hand have one name.
+    owner = f"{candidate.labels['run'][:50]}-{candidate.digest[:8]}"
+    with registry.claim(owner):
+        recover(registry)
+        return _decide_and_roll_out(registry, candidate, photos, config, predict)
+
+
+def _decide_and_roll_out(
+    registry: Registry,
+    candidate: Candidate,
+    photos: Collection[Photo],
+    config: DeployConfig,
+    predict: Predict,
+) -> Deployment:
+    every = max(1, len(photos) // config.probes)
+    chosen = range(0, len(photos), every)[: config.probes]
+    answers = _ask(predict, candidate.saved_model, photos, chosen)
     counted = (candidate.evaluation["correct"], candidate.evaluation["examples"])
-    if (sum(right), len(right)) != counted:
+    if (sum(answers.right), len(answers.right)) != counted:
         raise FlowersError(
-            f"the SavedModel has {sum(right)} of {len(right)} test photos right, and its "
-            f"evaluation says {counted[0]} of {counted[1]}"
+            f"the SavedModel has {sum(answers.right)} of {len(answers.right)} test photos right, "
+            f"and its evaluation says {counted[0]} of {counted[1]}"
         )
     champion = serving(registry.traffic())
     version = registry.add(candidate)
@@ -155,17 +185,28 @@ def decide_and_roll_out(
         comparison = _compare(registry, champion, candidate, answers, photos, config, predict)
         if not comparison.better:
             return Deployment(version, champion, False, comparison.reason, comparison)
-    chosen = range(0, len(photos), max(1, len(photos) // config.probes))[: config.probes]
-    check = prober(
-        registry,
-        [photos[index].jpeg for index in chosen],
-        [answers[index] for index in chosen],
-        config.tolerance,
-    )
+    jpegs, expected = zip(*answers.probes, strict=True)
+    check = prober(registry, jpegs, expected, config.tolerance)
     roll_out(registry, version, config.canary_percent, check)
     accuracy = percent(candidate.evaluation["accuracy"])
     reason = comparison.reason if comparison else f"the first version, test accuracy {accuracy}"
     return Deployment(version, version, True, reason, comparison)
+
+
+def _ask(
+    predict: Predict, saved_model: Path, photos: Collection[Photo], probes: Sequence[int] = ()
+) -> _Answers:
+    """Asks a SavedModel about the test photos, of which only the probes stay in memory."""
+    asked, seen = itertools.tee(photos)
+    predictions = predict(saved_model, (photo.jpeg for photo in asked))
+    answers = _Answers([], frozenset(), [])
+    for number, (photo, answer) in enumerate(zip(seen, predictions, strict=True)):
+        answers.right.append(answer.label == photo.class_name)
+        if number in probes:
+            answers.probes.append((photo.jpeg, answer))
+        if not answers.class_names:
+            answers = answers._replace(class_names=frozenset(answer.probabilities))
+    return answers
 
 
 def _resize_of(saved_model: Path) -> str:
@@ -175,22 +216,18 @@ def _resize_of(saved_model: Path) -> str:
     return resize_of(read_mapping(str(file)) if file.is_file() else {})
 
 
-def _right(answers: Sequence[Prediction], photos: Sequence[Photo]) -> list[bool]:
-    return [answer.label == photo.class_name for answer, photo in zip(answers, photos, strict=True)]
-
-
 def _compare(
     registry: Registry,
     champion: str,
     candidate: Candidate,
-    answers: Sequence[Prediction],
-    photos: Sequence[Photo],
+    answers: _Answers,
+    photos: Collection[Photo],
     config: DeployConfig,
     predict: Predict,
 ) -> Comparison:
     """Scores the champion in this run, on the photos that the challenger was scored on."""
     with registry.artifact(champion) as saved_model:
-        former = predict(saved_model, [photo.jpeg for photo in photos])
+        former = _ask(predict, saved_model, photos)
         learnt, asked = _resize_of(saved_model), _resize_of(candidate.saved_model)
     if learnt != asked:
         say(
@@ -198,10 +235,10 @@ def _compare(
             f"note: the champion learnt from photos with ingest.resize {learnt} and is asked about "
             f"the test photos as this run has them, with {asked}, which may cost it a little",
         )
-    lost = former[0].probabilities.keys() - answers[0].probabilities.keys()
+    lost = former.class_names - answers.class_names
     if lost:
         raise ConfigError(
             f"the champion knows {', '.join(sorted(lost))}, and the challenger does not: deploy it "
             "under another --model-name, or train it with photos of these classes"
         )
-    return compare(_right(answers, photos), _right(former, photos), config.significance)
+    return compare(answers.right, former.right, config.significance)

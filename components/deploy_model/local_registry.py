@@ -24,6 +24,7 @@ from components.deploy_model.registry import (
     Candidate,
     ModelVersion,
     Prediction,
+    Rollout,
     Traffic,
 )
 
@@ -40,11 +41,15 @@ class State:
         aliases: Alias -> version.
         traffic: Version that is up -> percent.
         former: Traffic before a roll-out that is under way.
+        candidate: Version that is rolled out.
+        checked: Whether it passed its checks.
     """
 
     aliases: dict[str, str] = dataclasses.field(default_factory=dict)
     traffic: dict[str, int] = dataclasses.field(default_factory=dict)
     former: dict[str, int] | None = None
+    candidate: str = ""
+    checked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,19 +133,26 @@ class LocalRegistry:
         from components.deploy_model.scoring import predict
 
         with self.artifact(version) as saved_model:
-            return predict(saved_model, photos)
+            return list(predict(saved_model, photos))
 
-    def begin_rollout(self, former: Traffic) -> None:
-        """Writes the traffic down that a roll-out starts from."""
-        self._change(former=former)
+    @contextlib.contextmanager
+    def claim(self, owner: str, take_over: bool = False) -> Iterator[None]:
+        """Nothing to do: `open_local` keeps others out."""
+        yield
 
-    def unfinished_rollout(self) -> Traffic | None:
-        """What `begin_rollout` wrote down, until `end_rollout`."""
-        return self._state().former
+    def note_rollout(self, rollout: Rollout | None) -> None:
+        """Writes down how far a roll-out is; None ends it."""
+        if rollout is None:
+            self._change(former=None, candidate="", checked=False)
+            return
+        self._change(former=rollout.former, candidate=rollout.version, checked=rollout.checked)
 
-    def end_rollout(self) -> None:
-        """Forgets what `begin_rollout` wrote down."""
-        self._change(former=None)
+    def noted_rollout(self) -> Rollout | None:
+        """What was last written down."""
+        state = self._state()
+        if state.former is None:
+            return None
+        return Rollout(state.candidate, state.former, state.checked)
 
     def _numbers(self) -> list[str]:
         names = (path.name for path in self._versions.glob("[1-9]*"))

@@ -16,6 +16,7 @@ from components.deploy_model.registry import (
     recover,
     roll_out,
     serving,
+    settle,
 )
 
 
@@ -61,40 +62,70 @@ def plain_status(registry: Registry) -> dict[str, Any]:
     """Versions, aliases and traffic, as plain data."""
     return {
         "traffic": registry.traffic(),
-        "unfinished_rollout": registry.unfinished_rollout() is not None,
+        "unfinished_rollout": registry.noted_rollout() is not None,
         "versions": [dataclasses.asdict(version) for version in registry.versions()],
     }
 
 
-def previous_version(registry: Registry) -> str:
-    """The version that was champion before the one that is.
+def previous_version(registry: Registry, undone: bool = False) -> str:
+    """The version to go back to.
+
+    Args:
+        registry: Where to look.
+        undone: Whether a roll-out that was cut off was just undone, which is a way back already.
+
+    Returns:
+        What serves, after such a roll-out; otherwise what was champion before the one that is.
 
     Raises:
         ConfigError: There was none.
     """
+    if undone and (version_up := serving(registry.traffic())):
+        return version_up
     for version in registry.versions():
         if PREVIOUS in version.aliases:
             return version.id
     raise ConfigError("no version was champion before this one; flowers deploy promote takes any")
 
 
-def promote(registry: Registry, version: str, photos: Sequence[bytes]) -> None:
+def promote(
+    registry: Registry,
+    choose: Callable[[Registry, bool], str],
+    photos: Sequence[bytes],
+    owner: str,
+    take_over: bool = False,
+) -> str:
     """Gives a version all traffic, whatever the champion rule says.
 
     Args:
         registry: Where it is registered.
-        version: The version.
+        choose: Names the version, once a roll-out that was cut off is ended; is told whether that
+            was undone.
         photos: Photos that the canary must answer about; without any it must only come up.
+        owner: Who asks, as for `Registry.claim`.
+        take_over: Do not wait for another deployment.
+
+    Returns:
+        The version.
 
     Raises:
         ConfigError: There is no such version.
         RolledBackError: The canary failed; traffic is what it was before.
     """
-    recover(registry)
+    if not registry.versions():
+        raise ConfigError("there is no version of this model; flowers run makes one")
+    with registry.claim(owner, take_over):
+        version = choose(registry, recover(registry))
+        _promote(registry, version, photos)
+    return version
+
+
+def _promote(registry: Registry, version: str, photos: Sequence[bytes]) -> None:
     known = [one.id for one in registry.versions()]
     if version not in known:
         raise ConfigError(f"--version {version}: expected one of {', '.join(known) or 'none'}")
     if registry.traffic() == {version: 100}:
+        settle(registry, version, None)
         return
     champion = serving(registry.traffic())
     percent = DeployConfig().canary_percent

@@ -61,11 +61,34 @@ class ModelVersion:
     aliases: tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """A roll-out that is under way, or was cut off.
+
+    Attributes:
+        version: What is rolled out.
+        former: The traffic before.
+        checked: Whether the version has all traffic and passed its checks, so that it stays.
+    """
+
+    version: str
+    former: Traffic
+    checked: bool = False
+
+
 class Registry(Protocol):
     """Versions of one model, and the endpoint that serves some of them.
 
     Every method may be called again after it failed, and changes nothing twice.
     """
+
+    def claim(self, owner: str, take_over: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Keeps others from changing the endpoint while the context is open, and waits for them.
+
+        Args:
+            owner: Who asks; the same one again goes on where it was cut off.
+            take_over: Do not wait for whoever has it.
+        """
 
     def versions(self) -> list[ModelVersion]:
         """All versions, oldest first."""
@@ -94,14 +117,11 @@ class Registry(Protocol):
     def predict(self, version: str, photos: Sequence[bytes]) -> list[Prediction]:
         """What the endpoint says when this version answers; it must be up."""
 
-    def begin_rollout(self, former: Traffic) -> None:
-        """Writes the traffic down that a roll-out starts from."""
+    def note_rollout(self, rollout: Rollout | None) -> None:
+        """Writes down, for whoever comes after a fault, how far a roll-out is; None ends it."""
 
-    def unfinished_rollout(self) -> Traffic | None:
-        """What `begin_rollout` wrote down, until `end_rollout`."""
-
-    def end_rollout(self) -> None:
-        """Forgets what `begin_rollout` wrote down."""
+    def noted_rollout(self) -> Rollout | None:
+        """What was last written down."""
 
 
 class RolledBackError(FlowersError):
@@ -143,7 +163,7 @@ def roll_out(registry: Registry, version: str, canary_percent: int, check: Check
     """Gives a version all the traffic, by way of a canary.
 
     Args:
-        registry: Where it is registered.
+        registry: Where it is registered, claimed by the caller.
         version: The version.
         canary_percent: Its first share, where another version serves.
         check: Asked while the version has that share, and again when it has all.
@@ -151,58 +171,80 @@ def roll_out(registry: Registry, version: str, canary_percent: int, check: Check
     Raises:
         RolledBackError: The check or a change failed; traffic is what it was before.
     """
-    recover(registry)
     former = registry.traffic()
     others = {one: share for one, share in former.items() if one != version}
-    registry.begin_rollout(former)
+    rollout = Rollout(version, former)
+    registry.note_rollout(rollout)
     try:
         registry.deploy(version, canary_traffic(others, version, canary_percent))
         _require(check(version))
         registry.set_traffic({version: 100})
         _require(check(version))
+        registry.note_rollout(dataclasses.replace(rollout, checked=True))
     except Exception as error:
-        restore(registry, former)
+        _restore(registry, former)
         if not isinstance(error, FlowersError):
             raise
         raise RolledBackError(f"{error}; traffic is what it was before") from error
-    _settle(registry, version, serving(others))
+    settle(registry, version, serving(others))
 
 
-def recover(registry: Registry) -> None:
-    """Ends a roll-out that was cut off: back where it started, or forward where that is gone."""
-    former = registry.unfinished_rollout()
-    if former is None:
-        return
-    up = registry.traffic()
-    winner = serving(up)
-    if former.keys() <= up.keys() or winner is None:
-        say(STEP, "an earlier roll-out was cut off; its traffic is restored")
-        restore(registry, former)
+def recover(registry: Registry) -> bool:
+    """Ends a roll-out that was cut off: back where it started, or forward where it was checked.
+
+    Args:
+        registry: Claimed by the caller.
+
+    Returns:
+        Whether it went back.
+    """
+    rollout = registry.noted_rollout()
+    if rollout is None:
+        return False
+    up, former = registry.traffic(), rollout.former
+    whole = former.keys() <= up.keys()
+    if rollout.checked and rollout.version in up:
+        stays: str | None = rollout.version
     else:
-        say(STEP, f"an earlier roll-out was cut off; version {winner} stays")
-        _settle(registry, winner, serving({one: s for one, s in former.items() if one != winner}))
+        # Where somebody took down what served before, there is no way back.
+        stays = None if whole else serving(up)
+    if stays is not None:
+        say(STEP, f"an earlier roll-out was cut off; version {stays} stays")
+        settle(registry, stays, serving({one: s for one, s in former.items() if one != stays}))
+    else:
+        say(STEP, "an earlier roll-out was cut off; its traffic is restored")
+        _restore(registry, former if whole else dict.fromkeys(former.keys() & up.keys(), 0))
+    return stays is None
 
 
-def restore(registry: Registry, former: Traffic) -> None:
+def _restore(registry: Registry, former: Traffic) -> None:
     """Sets the traffic that was before, and takes down what was not up then."""
-    shares = {one: share for one, share in former.items() if share}
-    if shares:
+    if any(former.values()):
         registry.set_traffic(former)
     for version in registry.traffic().keys() - former.keys():
         registry.undeploy(version)
-    registry.end_rollout()
+    registry.note_rollout(None)
 
 
-def _settle(registry: Registry, version: str, previous: str | None) -> None:
-    """The new version serves; the rest is order. A fault here takes nothing from anybody."""
+def settle(registry: Registry, version: str, previous: str | None) -> None:
+    """The version that has all traffic becomes the champion; the rest is order.
+
+    Args:
+        registry: Claimed by the caller.
+        version: The version.
+        previous: What served before; None for the champion until now, if nothing did.
+    """
     registry.set_traffic({version: 100})
+    champion = next((one.id for one in registry.versions() if CHAMPION in one.aliases), None)
+    if previous is None and champion != version:
+        previous = champion
     registry.set_aliases(version, previous)
     for old in sorted(registry.traffic().keys() - {version}):
         try:
             registry.undeploy(old)
         except FlowersError as error:
             say(STEP, f"version {old} has no traffic and is still up, which costs: {error}")
-    registry.end_rollout()
+    registry.note_rollout(None)
 
 
 def _require(problem: str) -> None:

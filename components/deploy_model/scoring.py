@@ -1,6 +1,7 @@
 """What a SavedModel says of photos."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ _BATCH = 64
 
 
 class Photo(NamedTuple):
-    """A test photo.
+    """A photo of a split.
 
     Attributes:
         jpeg: As it is stored.
@@ -27,16 +28,34 @@ class Photo(NamedTuple):
     class_name: str
 
 
-def test_photos(dataset: Dataset) -> list[Photo]:
-    """Every photo of the test split, in the order of the shards."""
-    parsed = (
-        parse_features(payload) for shard in dataset.shards("test") for payload in read_shard(shard)
-    )
-    return [Photo(jpeg.numpy(), dataset.class_names[int(label)]) for jpeg, label in parsed]
+class SplitPhotos(Collection[Photo]):
+    """A split in the order of its shards, read anew whenever it is gone through.
+
+    Args:
+        dataset: The examples.
+        split: Which of them.
+    """
+
+    def __init__(self, dataset: Dataset, split: str) -> None:
+        self._dataset = dataset
+        self._split = split
+
+    def __len__(self) -> int:
+        return self._dataset.counts[self._split]
+
+    def __iter__(self) -> Iterator[Photo]:
+        names = self._dataset.class_names
+        for shard in self._dataset.shards(self._split):
+            for payload in read_shard(shard):
+                jpeg, label = parse_features(payload)
+                yield Photo(jpeg.numpy(), names[int(label)])
+
+    def __contains__(self, photo: object) -> bool:
+        return any(one == photo for one in self)
 
 
-def predict(saved_model: Path, photos: Sequence[bytes]) -> list[Prediction]:
-    """Asks a SavedModel of `export_model` about photos.
+def predict(saved_model: Path, photos: Iterable[bytes]) -> Iterator[Prediction]:
+    """Asks a SavedModel of `export_model` about photos, a batch at a time.
 
     Raises:
         DataError: It cannot be loaded, or has another signature.
@@ -45,17 +64,11 @@ def predict(saved_model: Path, photos: Sequence[bytes]) -> list[Prediction]:
         serve = tf.saved_model.load(str(saved_model)).signatures["serving_default"]
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
         raise DataError(f"model {saved_model}: expected a SavedModel of export_model") from error
-    predictions: list[Prediction] = []
-    for start in range(0, len(photos), _BATCH):
-        answer = serve(image_bytes=tf.constant(photos[start : start + _BATCH]))
-        rows = zip(
-            answer["label"].numpy(),
-            answer["class_names"].numpy(),
-            answer["probabilities"].numpy().tolist(),
-            strict=True,
-        )
-        predictions += [
-            Prediction(label.decode(), dict(zip((n.decode() for n in names), shares, strict=True)))
-            for label, names, shares in rows
-        ]
-    return predictions
+    remaining = iter(photos)
+    while batch := list(itertools.islice(remaining, _BATCH)):
+        answer = serve(image_bytes=tf.constant(batch))
+        # Every photo has the same classes.
+        names = [name.decode() for name in answer["class_names"].numpy()[0]]
+        shares = answer["probabilities"].numpy().tolist()
+        for label, row in zip(answer["label"].numpy(), shares, strict=True):
+            yield Prediction(label.decode(), dict(zip(names, row, strict=True)))

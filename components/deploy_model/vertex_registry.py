@@ -10,25 +10,32 @@ import contextlib
 import math
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from components.common import gcs
 from components.common.errors import ConfigError, FlowersError
+from components.common.progress import say
 from components.common.vertex import Vertex
 from components.deploy_model.config import ServingConfig
 from components.deploy_model.registry import (
     CHAMPION,
     PREVIOUS,
+    STEP,
     Candidate,
     ModelVersion,
     Prediction,
+    Rollout,
     Traffic,
 )
 
 GCS_ROOT = Path("/gcs")
-_DIGEST, _FORMER = "flowers-digest", "flowers-former"
+_DIGEST = "flowers-digest"
+# Labels of the endpoint: who is deploying, since when; traffic before, what is rolled out, how far.
+_OWNER, _SINCE = "flowers-owner", "flowers-since"
+_FORMER, _CANDIDATE, _CHECKED = "flowers-former", "flowers-candidate", "flowers-checked"
 _NO_TRAFFIC = "none"
 # Labels hold 63 characters, and half a SHA-256 tells any two models apart.
 _DIGEST_LENGTH = 32
@@ -39,6 +46,10 @@ _METRICS_SCHEMA = (
 _REQUEST_BYTES = 1_000_000
 # The canary is not asked by name, so it is asked until it has answered or surely does not.
 _MISS_CHANCE = 1e-6
+
+
+class TakenOverError(FlowersError):
+    """Another deployment has the endpoint."""
 
 
 class VertexRegistry:
@@ -55,6 +66,7 @@ class VertexRegistry:
         self._endpoint = f"{vertex.parent}/endpoints/{name}"
         self._models = vertex.client("ModelServiceClient")
         self._endpoints = vertex.client("EndpointServiceClient")
+        self._owner = ""
 
     def versions(self) -> list[ModelVersion]:
         """All versions, oldest first."""
@@ -222,6 +234,9 @@ class VertexRegistry:
         up = self.traffic()
         if version not in up:
             machine = {"machine_type": self._serving.machine_type}
+            # One that comes up after we have given up must not get traffic then, unless nothing
+            # else does. "0" stands for the one that is being deployed.
+            split = {} if any(up.values()) else {"0": 100}
             self._vertex.ensure(
                 lambda: self.traffic() if version in self.traffic() else None,
                 self._endpoints.deploy_model,
@@ -238,8 +253,7 @@ class VertexRegistry:
                             "max_replica_count": self._serving.max_replicas,
                         },
                     },
-                    # "0" stands for the one that is being deployed.
-                    "traffic_split": self._split(up | traffic, {version: "0"}),
+                    "traffic_split": split,
                 },
                 f"deployment of version {version}",
             )
@@ -258,11 +272,18 @@ class VertexRegistry:
                 f"creation of endpoint {self._name}",
             )
 
-    def _split(self, traffic: Traffic, names: dict[str, str]) -> dict[str, int]:
+    def _split(self, traffic: Traffic) -> dict[str, int]:
         """A traffic split as Vertex AI takes it, by ids of deployed models."""
         endpoint = self._read_endpoint()
-        ids = {version: one for one, version in self._deployed(endpoint).items()} | names
-        return {ids[version]: share for version, share in traffic.items() if share}
+        deployed = self._deployed(endpoint) if endpoint else {}
+        ids = {version: one for one, version in deployed.items()}
+        lost = sorted(_shares(traffic).keys() - ids.keys())
+        if lost:
+            raise FlowersError(
+                f"endpoint {self._name}: version {', '.join(lost)} is no longer up; see flowers "
+                "deploy status"
+            )
+        return {ids[version]: share for version, share in _shares(traffic).items()}
 
     def set_traffic(self, traffic: Traffic) -> None:
         """Sets the traffic of versions that are up; the others get none."""
@@ -272,7 +293,7 @@ class VertexRegistry:
             lambda: self._shares() == _shares(traffic) or None,
             self._endpoints.update_endpoint,
             {
-                "endpoint": {"name": self._endpoint, "traffic_split": self._split(traffic, {})},
+                "endpoint": {"name": self._endpoint, "traffic_split": self._split(traffic)},
                 "update_mask": {"paths": ["traffic_split"]},
             },
             "change of the traffic",
@@ -326,7 +347,11 @@ class VertexRegistry:
         share = self.traffic().get(version, 0)
         if not share:
             raise FlowersError(f"version {version} has no traffic and cannot be asked")
-        tries = 1 if share == 100 else math.ceil(math.log(_MISS_CHANCE) / math.log1p(-share / 100))
+        patience = self._vertex.patience
+        # With all traffic only a change that is not everywhere yet can make another one answer.
+        tries, wait = patience.tries, patience.poll
+        if share < 100:
+            tries, wait = math.ceil(math.log(_MISS_CHANCE) / math.log1p(-share / 100)), 0.0
         predictions: list[Prediction] = []
         for batch in _batches(photos):
             for _ in range(tries):
@@ -334,6 +359,7 @@ class VertexRegistry:
                 if answer.model_version_id == version:
                     predictions += [_prediction(one) for one in answer.predictions]
                     break
+                time.sleep(wait)
             else:
                 raise FlowersError(
                     f"version {version} has {share} % of the traffic and answered none of "
@@ -352,49 +378,108 @@ class VertexRegistry:
         request.instances.extend([{"image_bytes": {"b64": text}} for text in encoded])
         return self._vertex.read(self._vertex.client("PredictionServiceClient").predict, request)
 
-    def begin_rollout(self, former: Traffic) -> None:
-        """Writes the traffic that a roll-out starts from into a label of the endpoint."""
+    @contextlib.contextmanager
+    def claim(self, owner: str, take_over: bool = False) -> Iterator[None]:
+        """Notes in labels of the endpoint who deploys; whoever holds it otherwise is waited for.
+
+        A note of a process that is gone is void after two hours, the longest that an operation may
+        take and as long again for what is done between two of them.
+        """
         self._ensure_endpoint()
-        text = "_".join(f"{one}-{share}" for one, share in sorted(former.items())) or _NO_TRAFFIC
+        self._owner = _label(owner)
+        while True:
+            self._wait_for_others(take_over)
+            try:
+                self._set_labels({}, take_over)
+                break
+            except TakenOverError:
+                # Another one was faster.
+                continue
+        try:
+            yield
+        finally:
+            try:
+                self._set_labels({_OWNER: "", _SINCE: ""})
+            except FlowersError as error:
+                say(STEP, f"endpoint {self._name} still has the note of this deployment: {error}")
+            self._owner = ""
+
+    def _wait_for_others(self, take_over: bool) -> None:
+        told = False
+        while (holder := self._holder(self._read_endpoint())) and not take_over:
+            if not told:
+                say(
+                    STEP,
+                    f"endpoint {self._name}: waits for the deployment of {holder}; if that one is "
+                    f"dead, its note is void after {2 * self._vertex.patience.operation:.0f} s, or "
+                    "at once with flowers deploy promote or rollback --take-over",
+                )
+                told = True
+            time.sleep(self._vertex.patience.poll)
+
+    def _holder(self, endpoint: Any) -> str:
+        """Who else is deploying."""
+        labels = endpoint.labels if endpoint else {}
+        holder, since = labels.get(_OWNER, ""), float(labels.get(_SINCE, "") or 0)
+        is_void = time.time() - since > 2 * self._vertex.patience.operation
+        return "" if is_void or holder == self._owner else str(holder)
+
+    def note_rollout(self, rollout: Rollout | None) -> None:
+        """Writes into labels of the endpoint how far a roll-out is; None ends it."""
+        if rollout is None:
+            self._set_labels({_FORMER: "", _CANDIDATE: "", _CHECKED: ""})
+            return
+        shares = sorted(rollout.former.items())
+        text = "_".join(f"{one}-{share}" for one, share in shares) or _NO_TRAFFIC
         if len(text) > 63:
             raise ConfigError(
                 f"endpoint {self._name} has too many versions up to note their traffic: take down "
                 "those that are not needed"
             )
-        self._set_label(text)
+        checked = "yes" if rollout.checked else ""
+        self._set_labels({_FORMER: text, _CANDIDATE: rollout.version, _CHECKED: checked})
 
-    def unfinished_rollout(self) -> Traffic | None:
-        """What `begin_rollout` wrote down, until `end_rollout`."""
+    def noted_rollout(self) -> Rollout | None:
+        """What was last written down."""
         endpoint = self._read_endpoint()
-        text = endpoint.labels.get(_FORMER, "") if endpoint else ""
+        labels = endpoint.labels if endpoint else {}
+        text = labels.get(_FORMER, "")
         if not text:
             return None
         parts = [] if text == _NO_TRAFFIC else [part.split("-") for part in text.split("_")]
-        return {version: int(share) for version, share in parts}
+        former = {version: int(share) for version, share in parts}
+        return Rollout(labels.get(_CANDIDATE, ""), former, bool(labels.get(_CHECKED, "")))
 
-    def end_rollout(self) -> None:
-        """Removes the label."""
-        self._set_label("")
+    def _set_labels(self, changes: dict[str, str], take_over: bool = False) -> None:
+        """Changes labels of the endpoint, and the time of the claim; an empty one is removed.
 
-    def _set_label(self, text: str) -> None:
-        endpoint = self._read_endpoint()
-        if endpoint is None or endpoint.labels.get(_FORMER, "") == text:
-            return
-        labels = {k: v for k, v in endpoint.labels.items() if k != _FORMER}
-        labels |= {_FORMER: text} if text else {}
+        Raises:
+            TakenOverError: The endpoint is another deployment's.
+        """
+        since = str(int(time.time())) if self._owner else ""
+        changes = {_OWNER: self._owner, _SINCE: since} | changes
 
         def done() -> bool | None:
-            now = self._read_endpoint()
-            return (now is not None and now.labels.get(_FORMER, "") == text) or None
+            endpoint = self._read_endpoint()
+            labels = endpoint.labels if endpoint else {}
+            return all(labels.get(name, "") == text for name, text in changes.items()) or None
+
+        def update(request: Any, **options: Any) -> Any:
+            endpoint = self._read_endpoint()
+            holder = self._holder(endpoint)
+            if holder and not take_over:
+                raise TakenOverError(f"endpoint {self._name} was taken over by {holder}")
+            labels = dict(endpoint.labels if endpoint else {}) | changes
+            request["endpoint"] = {
+                "name": self._endpoint,
+                "labels": {name: text for name, text in labels.items() if text},
+                # Refused if another one was faster.
+                "etag": endpoint.etag if endpoint else "",
+            }
+            return self._endpoints.update_endpoint(request=request, **options)
 
         self._vertex.ensure(
-            done,
-            self._endpoints.update_endpoint,
-            {
-                "endpoint": {"name": self._endpoint, "labels": labels},
-                "update_mask": {"paths": ["labels"]},
-            },
-            "note of the roll-out",
+            done, update, {"update_mask": {"paths": ["labels"]}}, "note of the roll-out"
         )
 
 
@@ -436,7 +521,11 @@ def _download(uri: str, folder: Path) -> None:
             raise FlowersError(f"{uri}: {blob.name} would lie outside of the model's folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         bucket = prefix.removeprefix(gcs.SCHEME).partition("/")[0]
-        path.write_bytes(gcs.read_blob(f"{gcs.SCHEME}{bucket}/{blob.name}", blob.crc32c))
+        place = f"{gcs.SCHEME}{bucket}/{blob.name}"
+        try:
+            path.write_bytes(gcs.read_blob(place, blob.crc32c))
+        except gcs.BlobNotFoundError as error:
+            raise FlowersError(f"{place} was deleted meanwhile; try again") from error
         count += 1
     if not count:
         raise FlowersError(

@@ -6,6 +6,7 @@ dataclass describes, the module of the same name in `models/` builds.
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Mapping
 
 from components.common.config import Range, check, choose
@@ -22,6 +23,8 @@ Inception = tuple[int, int, int, int, int, int]
 
 _FILTERS = Range(1, 8192)
 _WIDE = 32
+# Widths of MobileNetV2 that Keras publishes ImageNet weights of.
+_PUBLISHED_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,8 @@ class ModelConfig:
         dropout: Share of the features dropped in front of the head.
         weights: Where the first weights come from: `none` for random ones, `imagenet`, or a local
             path or a `gs://` URI of a file of weights without head or of a model of ours.
+        weights_sha256: SHA-256 of the file of weights, which is refused if it has another; empty
+            for not known. A model of ours says it itself.
         test_time_flip: The finished model averages its answer over the image and its mirror image.
         test_size: Side at which the finished model looks at its images, in pixels; 0 for that of
             the examples. The model makes them smaller, or larger, just as training resizes crops:
@@ -43,6 +48,7 @@ class ModelConfig:
     name: str
     dropout: float = 0.0
     weights: str = NO_WEIGHTS
+    weights_sha256: str = ""
     test_time_flip: bool = False
     test_size: int = 0
 
@@ -57,6 +63,16 @@ class ModelConfig:
             raise ConfigError(
                 f"weights: expected none, a path or a gs:// URI, received {IMAGENET}; Keras has no "
                 f"ImageNet weights of {self.name}"
+            )
+        if self.weights_sha256 and not re.fullmatch("[0-9a-f]{64}", self.weights_sha256):
+            raise ConfigError(
+                "weights_sha256: expected 64 hexadecimal digits in lower case, received "
+                f"{self.weights_sha256!r}"
+            )
+        if self.weights_sha256 and self.weights == NO_WEIGHTS:
+            raise ConfigError(
+                f"weights_sha256: expected nothing with weights {NO_WEIGHTS}, received "
+                f"{self.weights_sha256[:12]}"
             )
 
     def net_size(self, image_size: int) -> int:
@@ -320,6 +336,11 @@ class MobilenetV2Config(BackboneConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check("alpha", self.alpha, Range(0.1, 2.0))
+        if self.weights == IMAGENET and self.alpha not in _PUBLISHED_ALPHAS:
+            raise ConfigError(
+                f"alpha: expected one of {', '.join(map(str, _PUBLISHED_ALPHAS))} with ImageNet "
+                f"weights, received {self.alpha:g}"
+            )
 
     def smallest_size(self) -> int:
         """As Keras has it."""

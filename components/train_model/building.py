@@ -57,6 +57,8 @@ def wrap_for_training(
     Raises:
         ConfigError: A replica that runs a step of its own would have a part of a ghost batch.
     """
+    if config.ema:
+        _average_statistics(net, config.ema)
     ghosts = config.ghost_batches(replicas)
     arguments = config, architecture.test_size
     frozen = config.batch_norm == FROZEN
@@ -76,3 +78,13 @@ def wrap_for_training(
     net = set_batch_norm(net, 0 if frozen else together, replicas, split)
     kind = SplitModel if split else GhostBatchModel
     return kind(net, *arguments, ghosts=ghosts // together)
+
+
+def _average_statistics(net: keras.Model, momentum: float) -> None:
+    """Lets BatchNorm's moving statistics be as old as the weights that they go with.
+
+    Averaged weights with the statistics of the last few steps are a net that has never been.
+    """
+    for layer in net._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = max(layer.momentum, momentum)

@@ -358,10 +358,19 @@ class TrainConfig:
                 "global_batch_size: expected either it or batch_per_replica, received "
                 f"{self.global_batch_size} and {self.batch_per_replica}"
             )
+        for key, schedule in self._schedules().items():
+            if schedule.scaled_by_replicas and self.global_batch_size:
+                raise ConfigError(
+                    f"{key}.scaled_by_replicas: expected false with global_batch_size, which is "
+                    "the same on any number of replicas, received true"
+                )
         check("label_smoothing", self.label_smoothing, Range(0.0, 0.9))
         check("crop_size", self.crop_size, CROP_SIZES)
         if self.crop_size and self.policy is None:
-            raise ConfigError("crop_size: expected 0 without a policy, which is what crops")
+            raise ConfigError(
+                "crop_size: expected 0 without a policy, which is what crops, received "
+                f"{self.crop_size}"
+            )
         check("mixup", self.mixup, Range(0.0, 10.0))
         check("cutmix", self.cutmix, Range(0.0, 10.0))
         check("mix_probability", self.mix_probability, Range(0.0, 1.0))
@@ -390,6 +399,14 @@ class TrainConfig:
         check("steps_per_execution", self.steps_per_execution, Range(0, 100_000))
         choose("precision", self.precision, PRECISIONS)
         check("seed", self.seed, Range(0, 2**31 - 1))
+
+    def _schedules(self) -> dict[str, ScheduleConfig]:
+        """The schedule of every phase, by its key."""
+        found = {"schedule": self.schedule}
+        for key, phase in (("head", self.head), ("refine", self.refine)):
+            if phase is not None:
+                found[f"{key}.schedule"] = phase.schedule
+        return found
 
     def _check(self, refine: RefineConfig) -> None:
         """Refuses a last phase that would not come, not count, or change a policy there is not."""
@@ -512,3 +529,8 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         check("checkpoint_steps", self.steps, Range(0))
+        if self.steps and not self.place:
+            raise ConfigError(
+                f"checkpoint_steps: expected 0 without a checkpoint folder, received {self.steps}; "
+                "name one"
+            )

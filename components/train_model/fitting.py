@@ -252,6 +252,8 @@ class Follower(keras.callbacks.Callback):
         self.most_steps = plan.config.steps_per_execution or (
             1 if accelerator.kind == CPU else _STEPS_PER_EXECUTION
         )
+        # The device comes back in time for a checkpoint.
+        self.most_steps = min(self.most_steps, every_steps or self.most_steps)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Takes the time."""
@@ -263,9 +265,9 @@ class Follower(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Ends a training that is hopeless or told to end; saves it every so many steps."""
         step = self._before.step + batch + 1
-        if not self._passes(self.most_steps, step) and self._is_within(step):
+        saves = bool(self._every_steps) and self._passes(self._every_steps, step)
+        if not (saves or self._passes(self.most_steps, step)) and self._is_within(step):
             return
-        saves = self._every_steps and self._passes(self._every_steps, step)
         self._seen = step
         figures = logs or {}
         if not _is_finite(figures["loss"]):

@@ -67,7 +67,7 @@ def make_optimizer(config: OptimizerConfig, schedule: Any, ema: float = 0.0) -> 
             **common,
         )
     elif isinstance(config, AdamwConfig):
-        kind = AdamW if config.name == "adamw" else keras.optimizers.Lamb
+        kind = AdamW if config.name == "adamw" else Lamb
         optimizer = _adapted(kind)(weight_decay=config.weight_decay, **common)
     else:
         return _adapted(Adam)(**common)
@@ -169,6 +169,25 @@ class Adam(_AtOnce, keras.optimizers.Adam):
 
 class AdamW(_AtOnce, keras.optimizers.AdamW):
     """Keras's AdamW."""
+
+
+class Lamb(keras.optimizers.Lamb):
+    """Keras's LAMB, in which biases and BatchNorm step as in Adam.
+
+    Keras makes every step as long as the variable is, so that a bias, which begins at zero, would
+    stay there.
+
+    Source: You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes"
+    (2020), whose published code leaves these out of the layer-wise adaptation.
+    """
+
+    # Keras's Adam asks for it.
+    amsgrad = False
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Takes one step for one variable."""
+        kind = keras.optimizers.Lamb if self._use_weight_decay(variable) else keras.optimizers.Adam
+        kind.update_step(self, gradient, variable, learning_rate)
 
 
 class Lars(keras.optimizers.Optimizer):

@@ -24,7 +24,6 @@ from components.train_model.architectures import (
 from components.train_model.models.blocks import weights_of_net
 
 PUBLISHED = "https://storage.googleapis.com/tensorflow/keras-applications"
-_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 _MOBILENET_SIZES = (96, 128, 160, 192, 224)
 _XCEPTION = "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
 # SHA-256 of published files, where it is known.
@@ -62,7 +61,7 @@ def load_first_weights(
     if config.weights == NO_WEIGHTS:
         return
     if config.weights == IMAGENET:
-        path = fetch_imagenet(published(config, image_size))
+        path = fetch_imagenet(published(config, image_size), config.weights_sha256)
         _load_file(model, config, path, str(path))
         return
     with tempfile.TemporaryDirectory() as scratch:
@@ -70,6 +69,11 @@ def load_first_weights(
         if path.name == MODEL_FILE:
             path = path.parent
         if path.is_dir():
+            if config.weights_sha256:
+                raise ConfigError(
+                    f"model.weights_sha256: expected nothing with {config.weights}, a model folder "
+                    f"whose model.json has the digest, received {config.weights_sha256[:12]}"
+                )
             _load_model(model, config, path, class_names)
         else:
             _load_file(model, config, path, config.weights)
@@ -81,17 +85,9 @@ def published(config: ModelConfig, image_size: int) -> Published:
     Args:
         config: The architecture.
         image_size: Side of the examples, in pixels.
-
-    Raises:
-        ConfigError: There are none of this width.
     """
     if not isinstance(config, MobilenetV2Config):
         return Published("xception", _XCEPTION)
-    if config.alpha not in _ALPHAS:
-        raise ConfigError(
-            f"model.alpha: expected one of {', '.join(map(str, _ALPHAS))} with ImageNet weights, "
-            f"received {config.alpha:g}"
-        )
     # The nets differ in nothing but the images they were trained on.
     size = config.net_size(image_size)
     size = size if size in _MOBILENET_SIZES else _MOBILENET_SIZES[-1]
@@ -99,8 +95,12 @@ def published(config: ModelConfig, image_size: int) -> Published:
     return Published("mobilenet_v2", f"{name}_{config.alpha}_{size}_no_top.h5")
 
 
-def fetch_imagenet(weights: Published) -> Path:
+def fetch_imagenet(weights: Published, sha256: str = "") -> Path:
     """Fetches a published file, or finds it where Keras keeps such files.
+
+    Args:
+        weights: Which file.
+        sha256: Its digest, where the user knows it.
 
     Raises:
         ConfigError: It cannot be fetched; says which file to put where.
@@ -117,7 +117,7 @@ def fetch_imagenet(weights: Published) -> Path:
             url,
             cache_dir=home,
             cache_subdir="models",
-            file_hash=_DIGESTS.get(weights.file),
+            file_hash=sha256 or _DIGESTS.get(weights.file),
         )
     # Keras raises a bare Exception for whatever the network says.
     except Exception as error:
@@ -183,12 +183,12 @@ def _load_file(model: keras.Model, config: ModelConfig, path: Path, place: str) 
         path: The file, or its copy on this machine.
         place: Where it is from, for messages.
     """
-    expected = _DIGESTS.get(path.name)
+    expected = config.weights_sha256 or _DIGESTS.get(path.name)
     count = _count_values(path, place)
-    if expected and file_digest(path) != expected:
+    if expected and (received := file_digest(path)) != expected:
         raise DataError(
-            f"model.weights: {place}: expected the published file with digest {expected[:12]}; it "
-            "is damaged or another one, so fetch it anew"
+            f"model.weights: {place}: expected the file with SHA-256 {expected[:12]}, received "
+            f"{received[:12]}; it is damaged or another one, so fetch it anew"
         )
     parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     fitting = [net for net in (*parts, model) if net.count_params() == count]

@@ -1,5 +1,6 @@
 """`flowers deploy`: what serves, and changing it by hand."""
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,38 +49,52 @@ def status(registry: str, model_name: str, as_json: bool) -> None:
     if not found["versions"]:
         click.echo(f"model {model_name} has no version")
     if found["unfinished_rollout"]:
-        click.echo("a roll-out was cut off; the next promote, rollback or run restores its traffic")
+        click.echo(
+            "a roll-out is under way, or was cut off; the next promote, rollback or run ends one "
+            "that was"
+        )
+
+
+def _how(function: Any) -> Any:
+    for option in (
+        click.option(
+            "--take-over", is_flag=True, help="Do not wait for a deployment that is dead."
+        ),
+        click.option("--photos", type=PATH, multiple=True, help="Photos to try the canary with."),
+        click.option(
+            "--serving-config", default="{}", metavar="FILE|JSON", help="Machines on Vertex AI."
+        ),
+    ):
+        function = option(function)
+    return function
 
 
 @deploy.command()
 @_registry
 @click.option("--version", required=True, help="Version to give all traffic to.")
-@click.option("--serving-config", default="{}", metavar="FILE|JSON", help="Machines on Vertex AI.")
-@click.option("--photos", type=PATH, multiple=True, help="Photos to try the canary with.")
-def promote(
-    registry: str, model_name: str, version: str, serving_config: str, photos: tuple[Path, ...]
-) -> None:
+@_how
+def promote(version: str, **how: Any) -> None:
     """Gives a version all traffic, by way of a canary, whatever the champion rule says."""
-    _change(registry, model_name, serving_config, photos, lambda _: version)
+    _change(lambda *_: version, **how)
 
 
 @deploy.command()
 @_registry
-@click.option("--serving-config", default="{}", metavar="FILE|JSON", help="Machines on Vertex AI.")
-@click.option("--photos", type=PATH, multiple=True, help="Photos to try the canary with.")
-def rollback(registry: str, model_name: str, serving_config: str, photos: tuple[Path, ...]) -> None:
+@_how
+def rollback(**how: Any) -> None:
     """Gives all traffic to the version that was champion before."""
     from components.deploy_model.registries import previous_version
 
-    _change(registry, model_name, serving_config, photos, previous_version)
+    _change(previous_version, **how)
 
 
 def _change(
+    choose: Callable[[Any, bool], str],
     registry: str,
     model_name: str,
     serving_config: str,
     photos: tuple[Path, ...],
-    choose: Callable[[Any], str],
+    take_over: bool,
 ) -> None:
     from components.common.config import build, read_mapping
     from components.deploy_model.config import ServingConfig
@@ -87,9 +102,9 @@ def _change(
 
     serving = build(ServingConfig, read_mapping(serving_config))
     contents = [_read_photo(path) for path in photos]
+    owner = f"by-hand-{uuid.uuid4().hex[:8]}"
     with open_registry(registry, model_name, serving, must_exist=True) as opened:
-        version = choose(opened)
-        promote(opened, version, contents)
+        version = promote(opened, choose, contents, owner, take_over)
     click.echo(f"version {version} serves")
 
 

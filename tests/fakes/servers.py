@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 class FakeHandler(BaseHTTPRequestHandler):
     """Answers for a fake, whose `faults` say which requests go wrong, by their numbers.
 
-    A fault is a status, such as `503`, or `lost`: the change is made, and the connection ends.
+    A fault is a status, such as `503`; `aborted`, which is what two changes at once get; or `lost`:
+    the change is made, and the connection ends.
     """
 
     protocol_version = "HTTP/1.1"
@@ -38,6 +39,9 @@ class FakeHandler(BaseHTTPRequestHandler):
             self.fake.requests.append(f"{self.command} {url.path}")
             if fault.isdigit():
                 self.answer(int(fault), self.error(int(fault), "told to fail", "UNAVAILABLE"))
+                return
+            if fault == "aborted":
+                self.answer(409, self.error(409, "told to fail", "ABORTED"))
                 return
             code, content = self.result(unquote(url.path), body, query)
         if fault == "lost":

@@ -1,7 +1,7 @@
 """Models that are tables, for the story of many models told many times."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from components.deploy_model.registry import Candidate, Prediction
@@ -32,7 +32,7 @@ def make_candidate(folder: Path, name: str, correct: int) -> Candidate:
     return Candidate(path, (name * 64)[:64], labels, evaluation)
 
 
-def predict(saved_model: Path, photos: Sequence[bytes]) -> list[Prediction]:
+def predict(saved_model: Path, photos: Iterable[bytes]) -> list[Prediction]:
     """What such a model says of `PHOTOS`."""
     correct = json.loads((saved_model / "table.json").read_text())
     return [_answer(int(photo.split()[1]), correct) for photo in photos]

@@ -20,7 +20,7 @@ from tests.fakes.servers import FakeHandler, serve
 
 PROJECT, REGION = "my-project", "europe-west4"
 PARENT = f"projects/{PROJECT}/locations/{REGION}"
-FAULTS = ("429", "500", "503", "lost")
+FAULTS = ("429", "500", "503", "aborted", "lost")
 _MACHINES = re.compile(r"(n1|n2|e2|c2|c3|a2|a3|g2|ct5lp|ct6e)-[a-z]+(-\w+)?")
 
 
@@ -64,6 +64,8 @@ class FakeVertex:
         wrong: Versions whose endpoint answers something else.
         faults: Number of a request -> its fault; counted from 0.
         failing_operations: Verb of a method -> message its operations end with.
+        held_operations: Verbs of methods whose operations go on until `finish` is called.
+        lagging: So many predictions still come from the version that sorts first.
     """
 
     def __init__(self):
@@ -72,6 +74,7 @@ class FakeVertex:
         self.evaluations, self.jobs, self.schedules = {}, {}, {}
         self.predictor: Callable[[str, bytes], dict[str, Any]] = lambda uri, photo: {}
         self.wrong, self.faults, self.failing_operations = set(), {}, {}
+        self.held_operations, self.lagging = set(), 0
         self.requests, self.number, self.asked = [], 0, 0
         self.contexts = {}
         self.buckets = {"bucket": {"storage.objects.create", "storage.objects.get"}}
@@ -199,6 +202,7 @@ class FakeVertex:
         if name in self.endpoints:
             raise taken(name)
         endpoint.name = f"{PARENT}/endpoints/{name}"
+        self.touch(endpoint)
         return self.operate("createEndpoint", lambda: self.endpoints.update({name: endpoint}))
 
     def endpoint(self, name):
@@ -211,6 +215,9 @@ class FakeVertex:
 
     def update_endpoint(self, body, query, name):
         endpoint, new = self.endpoint(name), parse(v1.Endpoint, body)
+        if new.etag and new.etag != endpoint.etag:
+            raise RefusedError(409, "ABORTED", "the endpoint was changed meanwhile")
+        self.touch(endpoint)
         for field in query["updateMask"].split(","):
             if field in {"trafficSplit", "traffic_split"}:
                 self.check_split(endpoint, new.traffic_split)
@@ -223,6 +230,9 @@ class FakeVertex:
             else:
                 raise invalid(f"update_mask: {field}")
         return plain(endpoint)
+
+    def touch(self, endpoint):
+        endpoint.etag = f"etag-{self.new_id()}"
 
     def check_split(self, endpoint, split, also=()):
         ids = {deployed.id for deployed in endpoint.deployed_models} | set(also)
@@ -246,6 +256,7 @@ class FakeVertex:
         self.check_split(endpoint, request.traffic_split, ("0",))
 
         def work():
+            self.touch(endpoint)
             deployed.id = deployed.id or self.new_id()
             deployed.model_version_id = model.version_id
             deployed.model = model.name
@@ -269,6 +280,7 @@ class FakeVertex:
             raise invalid(f"deployed model {key} has traffic")
 
         def work():
+            self.touch(endpoint)
             endpoint.deployed_models.remove(found[0])
             endpoint.traffic_split.pop(key, None)
 
@@ -285,6 +297,8 @@ class FakeVertex:
             place -= endpoint.traffic_split[key]
             if place < 0:
                 break
+        if self.lagging:
+            self.lagging, key = self.lagging - 1, min(one.id for one in endpoint.deployed_models)
         deployed = next(one for one in endpoint.deployed_models if one.id == key)
         version = self.models[name][deployed.model_version_id]
         photos = [base64.b64decode(one["image_bytes"]["b64"]) for one in body["instances"]]
@@ -429,7 +443,8 @@ class FakeVertex:
         operation = {"name": name, "done": False}
         self.operations[key] = (operation, verb, work)
         # A change is under way at once, and seen to be done by whoever asks.
-        self.finish(key)
+        if verb not in self.held_operations:
+            self.finish(key)
         return {"name": name, "done": False}
 
     def finish(self, key):

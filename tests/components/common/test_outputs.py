@@ -1,5 +1,6 @@
 """Tests of outputs that appear whole or not at all."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -186,6 +187,63 @@ def test_folder_that_cannot_be_written_is_refused() -> None:
     # Nobody, not even root, can make a file there.
     with pytest.raises(ConfigError, match="name a folder that can be written"):
         staged(Path("/proc/verdict.json")).__enter__()
+
+
+class TestMountedBucket:
+    """Where files can be renamed and folders cannot, as gcsfuse has it."""
+
+    @pytest.fixture(autouse=True, params=[errno.EMFILE, errno.ENOSYS])
+    def renames(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        done: list[str] = []
+        rename = Path.rename
+
+        def rename_file(path: Path, target: Path) -> Path:
+            if path.is_dir():
+                raise OSError(request.param, os.strerror(request.param), str(path))
+            done.append(target.name)
+            if target.name == self.fails:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", rename_file)
+        return done
+
+    fails = ""
+
+    @staticmethod
+    def write(target: Path) -> None:
+        with staged(target) as (folder,):
+            (folder / "train" / "empty").mkdir(parents=True)
+            (folder / "dataset.json").write_text("{}")
+            (folder / "train" / "shard").write_text("photos")
+
+    def test_folder_is_put_in_place_by_its_files(self, tmp_path: Path, renames: list[str]) -> None:
+        self.write(tmp_path / "out")
+        assert names_in(tmp_path) == ["out"]
+        assert names_in(tmp_path / "out") == ["dataset.json", "train"]
+        assert names_in(tmp_path / "out" / "train") == ["empty", "shard"]
+        assert (tmp_path / "out" / "train" / "shard").read_text() == "photos"
+        # What says which files there are comes last.
+        assert renames == ["shard", "dataset.json"]
+
+    def test_fault_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(type(self), "fails", "dataset.json")
+        with pytest.raises(OSError, match="Input/output error"):
+            self.write(tmp_path / "out")
+        assert names_in(tmp_path) == []
+
+    def test_what_a_kill_left_is_replaced(self, tmp_path: Path) -> None:
+        (tmp_path / "out" / "train").mkdir(parents=True)
+        (tmp_path / "out" / ".unfinished").touch()
+        (tmp_path / "out" / "train" / "old").touch()
+        self.write(tmp_path / "out")
+        assert names_in(tmp_path / "out") == ["dataset.json", "train"]
+        assert names_in(tmp_path / "out" / "train") == ["empty", "shard"]
+
+    def test_whole_folder_is_still_refused(self, tmp_path: Path) -> None:
+        self.write(tmp_path / "out")
+        with pytest.raises(ConfigError, match="out already exists"):
+            self.write(tmp_path / "out")
 
 
 @pytest.mark.parametrize("old", [None, "old"])

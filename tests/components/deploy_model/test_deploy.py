@@ -1,5 +1,6 @@
 """Deployment of real SavedModels: a folder as registry, and Vertex AI with a bucket beside it."""
 
+import itertools
 import json
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from components.deploy_model.registries import (
     previous_version,
     promote,
 )
-from components.deploy_model.scoring import predict
+from components.deploy_model.scoring import SplitPhotos, predict
 from components.deploy_model.vertex_registry import VertexRegistry
 from components.evaluate_model.evaluate import evaluate
 from components.export_model.config import ExportConfig
@@ -94,7 +95,7 @@ class TestFolder:
 
         with open_registry(str(tmp_path / "registry"), "flowers") as registry:
             assert previous_version(registry) == "1"
-            promote(registry, "1", [])
+            promote(registry, previous_version, [], "by-hand")
             assert registry.traffic() == {"1": 100}
             assert plain_status(registry)["versions"][0]["aliases"] == ("champion",)
         assert link.readlink().name == "1"
@@ -204,6 +205,35 @@ def test_model_goes_to_the_bucket_and_the_champion_comes_back(
     metrics = evaluation.metrics.struct_value
     rows = metrics["confusionMatrix"]["rows"]
     assert [list(map(int, row)) for row in rows] == [list(row) for row in scores.confusion]
+
+
+def test_photos_are_read_and_asked_about_a_batch_at_a_time(examples, models):
+    photos = SplitPhotos(load_dataset(examples), "test")
+    assert len(photos) == 10
+    assert list(photos) == list(photos)
+    asked = []
+
+    def jpegs():
+        for photo in itertools.cycle(photos):
+            asked.append(photo)
+            yield photo.jpeg
+
+    answers = predict(models["good"].saved_model, jpegs())
+    assert next(answers).probabilities.keys() == set(load_dataset(examples).class_names)
+    assert len(asked) == 64
+
+
+def test_staging_folder_in_a_bucket_that_is_not_there(
+    tmp_path, examples, models, bucket, monkeypatch
+):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket)
+    with serve_vertex() as (fake, address):
+        monkeypatch.setenv(ENDPOINT_VARIABLE, address)
+        serving = ServingConfig(staging="gs://typo/models")
+        registry = VertexRegistry(Vertex(PROJECT, REGION, HASTY), "flowers", serving)
+        with pytest.raises(DataError, match="gs://typo: there is no such bucket; check the name"):
+            deploy_one(registry, examples, models["good"], tmp_path / "1.json")
+    assert fake.models == {}
 
 
 def test_model_in_no_bucket_needs_a_staging_folder(tmp_path, examples, models, monkeypatch):

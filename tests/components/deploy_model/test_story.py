@@ -1,16 +1,19 @@
 """The story of a champion, locally and on Vertex AI, and with every request failing once."""
 
 import dataclasses
+import threading
+from typing import Any
 
 import pytest
 
-from components.common.errors import FlowersError
+from components.common.errors import ConfigError, FlowersError
 from components.common.patience import Patience
 from components.common.vertex import ENDPOINT_VARIABLE, Vertex
 from components.deploy_model.config import DeployConfig, ServingConfig
 from components.deploy_model.deploy import decide_and_roll_out
 from components.deploy_model.local_registry import LocalRegistry
-from components.deploy_model.registry import RolledBackError, roll_out
+from components.deploy_model.registries import previous_version, promote
+from components.deploy_model.registry import RolledBackError, Rollout, recover, roll_out
 from components.deploy_model.vertex_registry import VertexRegistry
 from tests.fakes import story
 from tests.fakes.vertex import FAULTS, PROJECT, REGION, serve_vertex
@@ -63,6 +66,10 @@ def place(request, tmp_path):
     return open_vertex(tmp_path), fake.wrong
 
 
+def promote_to(registry, version):
+    return promote(registry, lambda *_: version, [], "by-hand")
+
+
 def deploy(registry, candidate, config=CONFIG):
     return decide_and_roll_out(registry, candidate, story.PHOTOS, config, story.predict)
 
@@ -83,7 +90,7 @@ class TestStory:
         assert (result.deployed, result.version, result.champion) == (True, "1", "1")
         assert registry.traffic() == {"1": 100}
         assert aliases(registry) == {"champion": "1"}
-        assert registry.unfinished_rollout() is None
+        assert registry.noted_rollout() is None
 
     @pytest.mark.parametrize("correct", [30, 40])
     def test_worse_or_equal_model_is_registered_and_gets_no_traffic(self, place, tmp_path, correct):
@@ -112,7 +119,7 @@ class TestStory:
             deploy(registry, story.make_candidate(tmp_path, "b", 55))
         assert registry.traffic() == {"1": 100}
         assert aliases(registry) == {"champion": "1"}
-        assert registry.unfinished_rollout() is None
+        assert registry.noted_rollout() is None
 
     def test_fault_of_a_check_is_rolled_back_and_raised(self, place, tmp_path):
         registry, _ = place
@@ -121,7 +128,7 @@ class TestStory:
         with pytest.raises(ZeroDivisionError):
             roll_out(registry, second, 10, lambda _: str(1 // 0))
         assert registry.traffic() == {"1": 100}
-        assert registry.unfinished_rollout() is None
+        assert registry.noted_rollout() is None
 
     def test_first_model_that_answers_wrong_leaves_nothing_up(self, place, tmp_path):
         registry, wrong = place
@@ -154,22 +161,104 @@ class TestStory:
         registry, _ = place
         deploy(registry, story.make_candidate(tmp_path, "a", 40))
         second = registry.add(story.make_candidate(tmp_path, "b", 41))
-        registry.begin_rollout({"1": 100})
+        registry.note_rollout(Rollout("2", {"1": 100}))
         registry.deploy(second, {"1": 90, "2": 10})
         deploy(registry, story.make_candidate(tmp_path, "c", 20))
         assert registry.traffic() == {"1": 100}
-        assert registry.unfinished_rollout() is None
+        assert registry.noted_rollout() is None
 
     def test_roll_out_that_was_cut_off_at_its_end_is_finished(self, place, tmp_path):
         registry, _ = place
         deploy(registry, story.make_candidate(tmp_path, "a", 40))
         second = registry.add(story.make_candidate(tmp_path, "b", 55))
-        registry.begin_rollout({"1": 100})
+        registry.note_rollout(Rollout("2", {"1": 100}))
         registry.deploy(second, {"1": 0, "2": 100})
         registry.undeploy("1")
         deploy(registry, story.make_candidate(tmp_path, "c", 20))
         assert registry.traffic() == {"2": 100}
         assert aliases(registry)["champion"] == "2"
+
+    def test_first_version_that_was_checked_stays(self, place, tmp_path):
+        registry, _ = place
+        first = registry.add(story.make_candidate(tmp_path, "a", 40))
+        with registry.claim("cut off"):
+            registry.deploy(first, {first: 100})
+            registry.note_rollout(Rollout(first, {}, checked=True))
+        with registry.claim("next"):
+            assert recover(registry) is False
+        assert registry.traffic() == {"1": 100}
+        assert aliases(registry) == {"champion": "1"}
+        assert registry.noted_rollout() is None
+
+    def test_version_that_was_checked_stays_beside_the_former(self, place, tmp_path):
+        registry, _ = place
+        deploy(registry, story.make_candidate(tmp_path, "a", 40))
+        second = registry.add(story.make_candidate(tmp_path, "b", 55))
+        registry.deploy(second, {"1": 0, "2": 100})
+        registry.note_rollout(Rollout(second, {"1": 100}, checked=True))
+        deploy(registry, story.make_candidate(tmp_path, "c", 20))
+        assert registry.traffic() == {"2": 100}
+        assert aliases(registry) == {"champion": "2", "previous": "1"}
+
+    def test_first_version_that_was_not_checked_is_taken_down(self, place, tmp_path):
+        registry, _ = place
+        first = registry.add(story.make_candidate(tmp_path, "a", 40))
+        with registry.claim("cut off"):
+            registry.deploy(first, {first: 100})
+            registry.note_rollout(Rollout(first, {}))
+            assert recover(registry) is True
+        assert registry.traffic() == {}
+
+    def test_fault_behind_the_checks_takes_nothing_down(self, place, tmp_path, monkeypatch):
+        registry, _ = place
+        kind = LocalRegistry if isinstance(registry, Wrong) else VertexRegistry
+        candidate = story.make_candidate(tmp_path, "a", 40)
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, "set_aliases", lambda *_: (_ for _ in ()).throw(OSError("gone")))
+            with pytest.raises(OSError, match="gone"):
+                deploy(registry, candidate)
+        assert registry.traffic() == {"1": 100}
+        assert "already" in deploy(registry, candidate).reason
+        assert aliases(registry) == {"champion": "1"}
+        assert registry.noted_rollout() is None
+
+    def test_nothing_is_left_of_what_served_before(self, place, tmp_path):
+        registry, _ = place
+        deploy(registry, story.make_candidate(tmp_path, "a", 40))
+        registry.note_rollout(Rollout("2", {"1": 100}))
+        registry.undeploy("1")
+        assert deploy(registry, story.make_candidate(tmp_path, "b", 20)).deployed
+        assert registry.traffic() == {"2": 100}
+
+    def test_rollback_of_a_roll_out_that_was_cut_off_is_its_end(self, place, tmp_path):
+        registry, _ = place
+        deploy(registry, story.make_candidate(tmp_path, "a", 30))
+        deploy(registry, story.make_candidate(tmp_path, "b", 45))
+        third = registry.add(story.make_candidate(tmp_path, "c", 55))
+        registry.note_rollout(Rollout(third, {"2": 100}))
+        registry.deploy(third, {"2": 90, "3": 10})
+        assert promote(registry, previous_version, [], "by-hand") == "2"
+        assert registry.traffic() == {"2": 100}
+        assert aliases(registry) == {"champion": "2", "previous": "1"}
+        assert promote(registry, previous_version, [], "by-hand") == "1"
+
+    def test_promotion_of_what_serves_mends_the_aliases(self, place, tmp_path):
+        registry, _ = place
+        deploy(registry, story.make_candidate(tmp_path, "a", 30))
+        second = registry.add(story.make_candidate(tmp_path, "b", 45))
+        registry.deploy(second, {"1": 0, "2": 100})
+        registry.undeploy("1")
+        assert aliases(registry) == {"champion": "1"}
+        assert promote_to(registry, "2") == "2"
+        assert aliases(registry) == {"champion": "2", "previous": "1"}
+
+    def test_champion_that_was_taken_down_by_hand_is_the_previous_one(self, place, tmp_path):
+        registry, _ = place
+        deploy(registry, story.make_candidate(tmp_path, "a", 30))
+        deploy(registry, story.make_candidate(tmp_path, "b", 45))
+        registry.undeploy("2")
+        assert deploy(registry, story.make_candidate(tmp_path, "c", 20)).deployed
+        assert aliases(registry) == {"champion": "3", "previous": "2"}
 
     def test_challenger_that_lost_a_class_is_refused(self, place, tmp_path):
         registry, _ = place
@@ -285,3 +374,108 @@ def test_old_version_that_cannot_be_taken_down_fails_nothing(vertex, tmp_path, c
     assert deploy(registry, story.make_candidate(tmp_path, "b", 55)).deployed
     assert vertex.traffic() == {"1": 0, "2": 100}
     assert "version 1 has no traffic and is still up" in capsys.readouterr().out
+
+
+class TestClaim:
+    def test_second_deployment_waits_for_the_first(self, vertex, tmp_path, capsys):
+        first, second = open_vertex(tmp_path), open_vertex(tmp_path)
+        deploy(first, story.make_candidate(tmp_path, "a", 40))
+        done = []
+        with first.claim("run-a"):
+            other = threading.Thread(
+                target=lambda: done.append(deploy(second, story.make_candidate(tmp_path, "b", 55)))
+            )
+            other.start()
+            other.join(0.5)
+            assert done == []
+            assert vertex.traffic() == {"1": 100}
+        other.join(30)
+        assert [one.deployed for one in done] == [True]
+        assert "waits for the deployment of run-a; if that one is dead" in capsys.readouterr().out
+
+    def test_same_run_goes_on_where_it_was_cut_off(self, vertex, tmp_path):
+        candidate = story.make_candidate(tmp_path, "a", 40)
+        cut_off = open_vertex(tmp_path).claim(f"run-a-{candidate.digest[:8]}")
+        cut_off.__enter__()
+        assert vertex.endpoints["flowers"].labels["flowers-owner"] == "run-a-aaaaaaaa"
+        assert deploy(open_vertex(tmp_path), candidate).deployed
+        assert not vertex.endpoints["flowers"].labels
+
+    def test_claim_of_a_dead_deployment_is_void_in_a_while(self, vertex, tmp_path):
+        dead = open_vertex(tmp_path).claim("dead")
+        dead.__enter__()
+        labels = vertex.endpoints["flowers"].labels
+        labels["flowers-since"] = str(int(labels["flowers-since"]) - 11)
+        assert deploy(open_vertex(tmp_path), story.make_candidate(tmp_path, "a", 40)).deployed
+
+    def test_claim_that_was_taken_over_changes_nothing_more(self, vertex, tmp_path):
+        first, second = open_vertex(tmp_path), open_vertex(tmp_path)
+        deploy(first, story.make_candidate(tmp_path, "a", 40))
+        second_version = first.add(story.make_candidate(tmp_path, "b", 55))
+        with first.claim("slow"), second.claim("by-hand", take_over=True):
+            with pytest.raises(FlowersError, match="endpoint flowers was taken over by by-hand"):
+                roll_out(first, second_version, 10, lambda _: "")
+            assert vertex.traffic() == {"1": 100}
+            assert vertex.endpoints["flowers"].labels["flowers-owner"] == "by-hand"
+
+    def test_two_at_once_are_told_apart_by_the_etag(self, vertex, tmp_path, monkeypatch):
+        """The other one claims between this one's look and its change."""
+        first, second = open_vertex(tmp_path), open_vertex(tmp_path)
+        deploy(first, story.make_candidate(tmp_path, "a", 40))
+        update = second._endpoints.update_endpoint
+        others: list[Any] = []
+
+        def late(**request):
+            if not others:
+                others.append(first.claim("first"))
+                others[0].__enter__()
+                threading.Timer(0.3, lambda: others[0].__exit__(None, None, None)).start()
+            return update(**request)
+
+        monkeypatch.setattr(second._endpoints, "update_endpoint", late)
+        began = len(vertex.requests)
+        with second.claim("second"):
+            assert vertex.endpoints["flowers"].labels["flowers-owner"] == "second"
+        assert others
+        assert len(vertex.requests) > began
+
+
+def test_version_that_comes_up_late_gets_no_traffic(vertex, tmp_path):
+    registry = open_vertex(tmp_path)
+    deploy(registry, story.make_candidate(tmp_path, "a", 40))
+    hasty = dataclasses.replace(HASTY, operation=0.1)
+    late = VertexRegistry(Vertex(PROJECT, REGION, hasty), "flowers", ServingConfig(), tmp_path)
+    vertex.held_operations = {"deployModel"}
+    with pytest.raises(RolledBackError, match=r"not done after 0 s; .*traffic is what it was"):
+        deploy(late, story.make_candidate(tmp_path, "b", 55))
+    assert vertex.traffic() == {"1": 100}
+    vertex.held_operations = set()
+    vertex.finish(max(vertex.operations))
+    assert vertex.traffic() == {"1": 100, "2": 0}
+    assert deploy(registry, story.make_candidate(tmp_path, "c", 58)).deployed
+    assert vertex.traffic() == {"3": 100}
+
+
+def test_change_of_the_traffic_may_take_a_while_to_be_everywhere(vertex, tmp_path):
+    registry = open_vertex(tmp_path)
+    deploy(registry, story.make_candidate(tmp_path, "a", 40))
+    second = registry.add(story.make_candidate(tmp_path, "b", 55))
+    registry.deploy(second, {"1": 0, "2": 100})
+    vertex.lagging = 2
+    assert len(registry.predict("2", [b"photo 1"])) == 1
+    vertex.lagging = HASTY.tries
+    with pytest.raises(FlowersError, match="100 % of the traffic and answered none of 4 requests"):
+        registry.predict("2", [b"photo 1"])
+
+
+def test_version_that_somebody_took_down_is_named(vertex, tmp_path):
+    registry = open_vertex(tmp_path)
+    deploy(registry, story.make_candidate(tmp_path, "a", 40))
+    with pytest.raises(FlowersError, match="endpoint flowers: version 7 is no longer up"):
+        registry.set_traffic({"1": 50, "7": 50})
+
+
+def test_promotion_of_an_unknown_model_makes_no_endpoint(vertex, tmp_path):
+    with pytest.raises(ConfigError, match="there is no version of this model"):
+        promote_to(open_vertex(tmp_path), "1")
+    assert vertex.endpoints == {}

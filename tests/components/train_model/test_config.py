@@ -5,7 +5,7 @@ import pytest
 from components.common.config import build
 from components.common.errors import ConfigError
 from components.train_model.architectures import ModelConfig, SqueezenetConfig
-from components.train_model.config import TrainConfig
+from components.train_model.config import CheckpointConfig, TrainConfig
 
 MODEL = {"name": "squeezenet", "stem_filters": 8, "stem_stride": 2, "stages": [[[4, 8]]]}
 TRAIN = {
@@ -103,6 +103,19 @@ def test_wrong_model_is_refused(changes, words):
         ({"precision": "float64"}, "precision: expected one of auto"),
         ({"policy": {"saturation": [2.0, 1.0]}}, "policy.saturation"),
         ({"policy": {"crop_area": 0.0}}, "policy.crop_area"),
+        ({"policy": None, "crop_size": 24}, "crop_size: expected 0 without .* received 24"),
+        (
+            {"schedule": CYCLE | {"scaled_by_replicas": True}},
+            "schedule.scaled_by_replicas: expected false with global_batch_size, .* received true",
+        ),
+        (
+            {"head": {"epochs": 3, "schedule": CYCLE | {"scaled_by_replicas": True}}},
+            r"head\.schedule\.scaled_by_replicas: expected false",
+        ),
+        (
+            {"refine": {"epochs": 3, "schedule": CYCLE | {"scaled_by_replicas": True}}},
+            r"refine\.schedule\.scaled_by_replicas: expected false",
+        ),
     ],
 )
 def test_wrong_training_is_refused(changes, words):
@@ -138,6 +151,8 @@ def test_every_architecture_is_a_kind(name):
         ("inception", {"stages": [[[1, 2, 3]]]}, "expected 6 values, received 3"),
         ("squeezenet_lab", {"stem_filters": 8}, "stem_filters: unknown key"),
         ("mobilenet_v2", {"alpha": 0.0}, "alpha"),
+        ("xception", {"weights": "w.h5", "weights_sha256": "E3FA"}, "expected 64 hexadecimal"),
+        ("xception", {"weights_sha256": "ab" * 32}, "weights_sha256: expected nothing with"),
         ("xception", {"batch_norm_momentum": 1.0}, "batch_norm_momentum"),
     ],
 )
@@ -150,3 +165,15 @@ def test_total_epochs_counts_both_phases():
     head = {"epochs": 3, "schedule": CYCLE}
     assert build(TrainConfig, TRAIN).total_epochs == 2
     assert build(TrainConfig, TRAIN | {"head": head}).total_epochs == 5
+
+
+def test_batch_that_grows_with_the_replicas_takes_a_rate_that_does():
+    schedule = CYCLE | {"scaled_by_replicas": True}
+    growing = {"global_batch_size": 0, "batch_per_replica": 8, "schedule": schedule}
+    assert build(TrainConfig, TRAIN | growing).schedule.scaled_by_replicas
+
+
+def test_steps_between_checkpoints_need_a_place():
+    with pytest.raises(ConfigError, match="expected 0 without a checkpoint folder, received 5"):
+        CheckpointConfig(steps=5)
+    assert CheckpointConfig("folder", steps=5).steps == 5

@@ -200,6 +200,27 @@ def test_muon_can_be_made_again():
     assert again.exclude_layers == ["dropout", "softmax"]
 
 
+def test_lamb_moves_a_bias_that_begins_at_zero_as_adam_does():
+    kernel = keras.Variable(KERNEL, name="kernel")
+    bias = keras.Variable(np.zeros(2), name="bias")
+    optimizer = make_optimizer(build(OptimizerConfig, {"name": "lamb", "weight_decay": 0.0}), 0.1)
+    optimizer.build([kernel, bias])
+    for _ in range(10):
+        optimizer.apply(
+            [ops.convert_to_tensor(x, "float32") for x in (GRADIENT, ONES)], [kernel, bias]
+        )
+    # Adam's steps along a gradient that stays are as long as the rate.
+    np.testing.assert_allclose(np.array(bias), [-1.0, -1.0], rtol=1e-3)
+
+
+def test_lamb_steps_by_a_part_of_the_length_of_the_kernel():
+    (kernel, _), _ = step({"name": "lamb", "weight_decay": 0.0})
+    # The kernel is 5 long, and the first step of Adam as long in each number.
+    direction = np.sign(GRADIENT)
+    expected = KERNEL - 0.1 * 5.0 * direction / np.linalg.norm(direction)
+    np.testing.assert_allclose(kernel, expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["adamw", "lamb", "lars", "muon"])
 def test_biases_are_not_decayed(name):
     config = {"name": name, "weight_decay": 0.5}

@@ -604,20 +604,28 @@ def test_checkpoint_beside_the_model_goes_when_the_task_has_ended_well(
         assert folders() == stays
 
 
-def test_saves_within_an_epoch_where_the_host_looks(tmp_path, monkeypatch):
-    """Seven steps an epoch are done one by one, and looked at after the 2nd, 4th and 6th."""
-    examples = make_dataset(tmp_path / "examples", counts={"train": 14, "validation": 9, "test": 9})
-    saving = CheckpointConfig(str(tmp_path / "checkpoint"), steps=5)
+@pytest.mark.parametrize(
+    ("steps", "at_once", "every", "saved"),
+    # Seven steps can only be done one by one; of eight, four would be done at once.
+    [(7, 2, 5, 5), (7, 100, 3, 3), (8, 4, 2, 2), (8, 4, 3, 4)],
+)
+def test_saves_within_an_epoch_after_so_many_steps(
+    tmp_path, monkeypatch, steps, at_once, every, saved
+):
+    examples = make_dataset(
+        tmp_path / "examples", counts={"train": 2 * steps, "validation": 9, "test": 9}
+    )
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"), steps=every)
     with monkeypatch.context() as patched:
         killed_after(patched, 1)
         with pytest.raises(Killed):
             run(
                 examples, tmp_path / "out", saving=saving,
-                global_batch_size=2, steps_per_execution=2,
+                global_batch_size=2, steps_per_execution=at_once,
             )  # fmt: skip
     state = json.loads((tmp_path / "checkpoint" / "state.json").read_text())
     assert state["position"]["epoch"] == 0
-    assert state["position"]["step"] == 6
+    assert state["position"]["step"] == saved
 
 
 def test_float16_checkpoint_holds_each_variable_once_and_goes_on(examples, tmp_path, monkeypatch):

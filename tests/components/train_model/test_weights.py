@@ -1,7 +1,9 @@
 import functools
+import hashlib
 import http.server
 import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -128,8 +130,29 @@ def test_file_that_is_none(tmp_path, content):
 def test_published_name_with_other_content(tmp_path, backbone_file):
     path = tmp_path / "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
     shutil.copy(backbone_file, path)
-    with pytest.raises(DataError, match="expected the published file with digest e3fa32521ed4"):
+    with pytest.raises(DataError, match="expected the file with SHA-256 e3fa32521ed4, received"):
         load(net(MOBILENET), MOBILENET, path)
+
+
+def test_file_with_the_digest_that_the_recipe_gives(backbone_file):
+    source = net(MOBILENET, seed=1)
+    model = net(MOBILENET)
+    digest = hashlib.sha256(Path(backbone_file).read_bytes()).hexdigest()
+    load(model, MOBILENET | {"weights_sha256": digest}, backbone_file)
+    assert same(model.get_layer("mobilenet_v2"), source.get_layer("mobilenet_v2"))
+
+
+def test_file_with_another_digest_than_the_recipe_gives(backbone_file):
+    model = net(MOBILENET)
+    before = model.get_weights()
+    with pytest.raises(DataError, match="expected the file with SHA-256 abababababab, received"):
+        load(model, MOBILENET | {"weights_sha256": "ab" * 32}, backbone_file)
+    assert all((one == other).all() for one, other in zip(model.get_weights(), before, strict=True))
+
+
+def test_digest_of_a_model_of_ours(model_folder_of_ours):
+    with pytest.raises(ConfigError, match="weights_sha256: expected nothing with"):
+        load(net(CONVNET), CONVNET | {"weights_sha256": "ab" * 32}, model_folder_of_ours)
 
 
 @pytest.fixture
@@ -193,8 +216,9 @@ def test_published_files(architecture, size, file):
 
 
 def test_width_that_is_not_published():
+    config = {"name": "mobilenet_v2", "alpha": 0.4, "weights": "imagenet"}
     with pytest.raises(ConfigError, match=r"alpha: expected one of 0.35, .* received 0.4"):
-        published(build(ModelConfig, {"name": "mobilenet_v2", "alpha": 0.4}), 192)
+        build(ModelConfig, config)
 
 
 @pytest.fixture
