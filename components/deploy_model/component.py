@@ -49,6 +49,8 @@ def deploy_model(
         from components.deploy_model.registries import open_registry
 
         config = build(DeployConfig, deploy_config)
+        # An earlier try of the task wrote here why the champion stays.
+        Path(deployment.path).unlink(missing_ok=True)
         with open_registry(registry, model_name, build(ServingConfig, serving_config)) as opened:
             result = deploy(
                 Path(examples.path),

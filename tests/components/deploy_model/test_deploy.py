@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kfp import dsl
 
 from components.common import gcs
 from components.common.dataset import load_dataset
 from components.common.errors import ChampionStaysError, ConfigError, DataError
+from components.common.lineage import stamp
 from components.common.model_files import load_metadata
 from components.common.models import load_model, save_model
 from components.common.patience import Patience
 from components.common.vertex import ENDPOINT_VARIABLE, Vertex
+from components.deploy_model.component import deploy_model
 from components.deploy_model.config import DeployConfig, ServingConfig
 from components.deploy_model.deploy import deploy
 from components.deploy_model.registries import (
@@ -131,6 +134,25 @@ class TestFolder:
         assert line.startswith("deploy-model: exit 3: version 1 stays champion: the champion is")
         state = json.loads((tmp_path / "registry" / "flowers" / "state.json").read_text())
         assert state["traffic"] == {"1": 100}
+
+    def test_task_that_is_tried_again_ends_alike(self, tmp_path, examples, models):
+        with open_registry(str(tmp_path / "registry"), "flowers") as registry:
+            deploy_one(registry, examples, models["good"], tmp_path / "1.json")
+        made = models["bad"]
+        data = dsl.Dataset(uri=str(examples))
+        model = dsl.Model(uri=str(made.saved_model))
+        scores, verdict = (dsl.Metrics(uri=str(one)) for one in (made.evaluation, made.verdict))
+        stamp(data, model, scores, verdict)
+        output = dsl.Artifact(uri=str(tmp_path / "2.json"))
+        for _ in range(2):
+            with pytest.raises(SystemExit) as ended:
+                deploy_model.python_func(
+                    *(data, model, scores, verdict),
+                    *(str(tmp_path / "registry"), "flowers", "run 2"),
+                    *({"significance": 0.5}, {}, output),
+                )
+            assert ended.value.code == 3
+            assert json.loads((tmp_path / "2.json").read_text())["deployed"] is False
 
     def test_papers_of_another_model_are_refused(self, tmp_path, examples, models):
         good, bad = models["good"], models["bad"]
