@@ -1,6 +1,7 @@
 """Outputs that appear whole or not at all."""
 
 import errno
+import json
 import os
 import shutil
 import uuid
@@ -11,8 +12,8 @@ from pathlib import Path
 from components.common.errors import ConfigError
 
 _PARTIAL = ".partial-"
-# In a folder whose files are put in place one by one, until all are.
-_UNFINISHED = ".unfinished"
+# Beside the last output, while all are put in place; names them, and the process.
+_PLACING = ".placing"
 # What a file system over an object store says of the rename of a folder; gcsfuse, by which Vertex
 # AI mounts buckets, that too many files are open.
 _CANNOT_RENAME = frozenset(
@@ -31,8 +32,7 @@ def remove(path: Path) -> None:
 def _claim(target: Path) -> Path:
     """Checks that `target` is free and can be made, and returns an unused temporary sibling."""
     # A rename replaces an empty folder, which is what a caller often prepares.
-    unfinished = (target / _UNFINISHED).is_file()
-    if target.exists() and not unfinished and not _is_empty_folder(target):
+    if target.exists() and not _is_empty_folder(target):
         raise ConfigError(
             f"output {target} already exists: expected a new or an empty folder; "
             "name another --output or remove it first"
@@ -52,8 +52,6 @@ def _claim(target: Path) -> Path:
         prefix, partial_mark, owner = sibling.name.partition(_PARTIAL)
         if partial_mark and prefix == f".{target.name}" and not _is_running(owner):
             remove(sibling)
-    if unfinished:
-        remove(target)
     return partial
 
 
@@ -94,12 +92,12 @@ def _put_in_place(partial: Path, target: Path) -> None:
 
 def _put_files_in_place(partial: Path, target: Path) -> None:
     """Renames the files of a folder, those at its top last, which say what the others are."""
-    target.mkdir(exist_ok=True)
-    mark = target / _UNFINISHED
-    mark.touch()
+    if not target.exists():
+        target.mkdir()
+    elif not _is_empty_folder(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     try:
-        found = sorted(partial.rglob("*"), key=lambda path: (-len(path.parts), path))
-        for path in found:
+        for path in sorted(partial.rglob("*"), key=lambda path: (-len(path.parts), path)):
             place = target / path.relative_to(partial)
             if path.is_dir():
                 place.mkdir(parents=True, exist_ok=True)
@@ -109,7 +107,40 @@ def _put_files_in_place(partial: Path, target: Path) -> None:
     except BaseException:
         remove(target)
         raise
-    mark.unlink()
+
+
+def _put_all_in_place(partials: tuple[Path, ...], targets: tuple[Path, ...]) -> None:
+    """Puts outputs in place, or removes those that are when one fails."""
+    note = _note(targets)
+    write_text(note, json.dumps([os.getpid(), *map(str, targets)]))
+    placed = []
+    try:
+        for partial, target in zip(partials, targets, strict=True):
+            _put_in_place(partial, target)
+            placed.append(target)
+    except BaseException:
+        for target in placed:
+            remove(target)
+        raise
+    finally:
+        note.unlink()
+
+
+def _remove_unfinished(targets: tuple[Path, ...]) -> None:
+    """Removes what an earlier process put in place before it was killed in the midst."""
+    note = _note(targets)
+    if not note.is_file():
+        return
+    owner, *placed = json.loads(note.read_text(encoding="utf-8"))
+    if not _is_running(str(owner)):
+        for target in targets:
+            if str(target) in placed:
+                remove(target)
+        note.unlink()
+
+
+def _note(targets: tuple[Path, ...]) -> Path:
+    return targets[-1].with_name(f".{targets[-1].name}{_PLACING}")
 
 
 def _sync(path: Path) -> None:
@@ -130,8 +161,8 @@ def staged(*targets: Path) -> Iterator[tuple[Path, ...]]:
     The caller writes to the temporary paths, as files or as folders. When the block ends well they
     are flushed and renamed in the order given, so name last the target that others take as the
     sign that the step is done. When it raises, or when the process is killed, no target exists.
-    Where folders cannot be renamed, as in a mounted bucket, their files are, one by one: a kill
-    in their midst leaves a folder that the next try replaces.
+    Where folders cannot be renamed, as in a mounted bucket, their files are, one by one. A kill
+    in the midst of the renames leaves a note of them, by which the next try removes what is there.
 
     Args:
         targets: Paths that do not exist yet, or empty folders.
@@ -144,13 +175,13 @@ def staged(*targets: Path) -> Iterator[tuple[Path, ...]]:
     """
     # In full, so that the folder one stands in has a name and a parent.
     targets = tuple(Path(os.path.abspath(target)) for target in targets)  # noqa: PTH100
+    _remove_unfinished(targets)
     partials = tuple(_claim(target) for target in targets)
     try:
         yield partials
         for partial in partials:
             _sync(partial)
-        for partial, target in zip(partials, targets, strict=True):
-            _put_in_place(partial, target)
+        _put_all_in_place(partials, targets)
     finally:
         for partial in partials:
             remove(partial)

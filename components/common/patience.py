@@ -43,6 +43,10 @@ class NotFoundError(FlowersError):
     """The service has no such thing."""
 
 
+class UnfinishedError(FlowersError):
+    """The service still works on a change that nobody waits for any longer."""
+
+
 class Service(abc.ABC):
     """A service behind requests.
 

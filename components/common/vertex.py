@@ -14,7 +14,13 @@ from typing import Any, TypeVar
 
 from components.common.errors import ConfigError, FlowersError
 from components.common.extras import how_to_install
-from components.common.patience import PATIENT, NotFoundError, Patience, Service
+from components.common.patience import (
+    PATIENT,
+    NotFoundError,
+    Patience,
+    Service,
+    UnfinishedError,
+)
 
 T = TypeVar("T")
 ENDPOINT_VARIABLE = "FLOWERS_VERTEX_ENDPOINT"
@@ -169,7 +175,7 @@ class Vertex(Service):
             if operation.done:
                 return
             if time.monotonic() > deadline:
-                raise FlowersError(
+                raise UnfinishedError(
                     f"{what}: not done after {self.patience.operation:.0f} s; see {name}"
                 )
             time.sleep(self.patience.poll)

@@ -156,7 +156,9 @@ class LocalRegistry:
 
     def _numbers(self) -> list[str]:
         names = (path.name for path in self._versions.glob("[1-9]*"))
-        return sorted((name for name in names if name.isdigit()), key=int)
+        # A version that is being put in place has none yet.
+        whole = (name for name in names if (self._versions / name / VERSION_FILE).is_file())
+        return sorted((name for name in whole if name.isdigit()), key=int)
 
     def _record(self, number: str) -> _Record:
         return build(_Record, read_mapping(str(self._versions / number / VERSION_FILE)))

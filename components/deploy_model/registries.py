@@ -67,21 +67,12 @@ def plain_status(registry: Registry) -> dict[str, Any]:
     }
 
 
-def previous_version(registry: Registry, undone: bool = False) -> str:
-    """The version to go back to.
-
-    Args:
-        registry: Where to look.
-        undone: Whether a roll-out that was cut off was just undone, which is a way back already.
-
-    Returns:
-        What serves, after such a roll-out; otherwise what was champion before the one that is.
+def previous_version(registry: Registry) -> str:
+    """The version that was champion before the one that is.
 
     Raises:
         ConfigError: There was none.
     """
-    if undone and (version_up := serving(registry.traffic())):
-        return version_up
     for version in registry.versions():
         if PREVIOUS in version.aliases:
             return version.id
@@ -90,7 +81,7 @@ def previous_version(registry: Registry, undone: bool = False) -> str:
 
 def promote(
     registry: Registry,
-    choose: Callable[[Registry, bool], str],
+    version: str,
     photos: Sequence[bytes],
     owner: str,
     take_over: bool = False,
@@ -99,8 +90,7 @@ def promote(
 
     Args:
         registry: Where it is registered.
-        choose: Names the version, once a roll-out that was cut off is ended; is told whether that
-            was undone.
+        version: The version.
         photos: Photos that the canary must answer about; without any it must only come up.
         owner: Who asks, as for `Registry.claim`.
         take_over: Do not wait for another deployment.
@@ -112,18 +102,53 @@ def promote(
         ConfigError: There is no such version.
         RolledBackError: The canary failed; traffic is what it was before.
     """
-    if not registry.versions():
-        raise ConfigError("there is no version of this model; flowers run makes one")
+    known = [one.id for one in registry.versions()]
+    if version not in known:
+        raise ConfigError(f"--version {version}: expected one of {', '.join(known) or 'none'}")
     with registry.claim(owner, take_over):
-        version = choose(registry, recover(registry))
+        recover(registry)
         _promote(registry, version, photos)
     return version
 
 
+def roll_back(
+    registry: Registry, photos: Sequence[bytes], owner: str, take_over: bool = False
+) -> str:
+    """Gives all traffic to the version that was champion before.
+
+    Where a roll-out was cut off, undoing it is the way back, unless it was itself one back.
+
+    Args:
+        registry: Where to look.
+        photos: As for `promote`.
+        owner: As for `promote`.
+        take_over: As for `promote`.
+
+    Returns:
+        The version.
+
+    Raises:
+        ConfigError: No version was champion before.
+        RolledBackError: The canary failed; traffic is what it was before.
+    """
+    if registry.noted_rollout() is None:
+        # Before the endpoint is claimed, which makes one.
+        previous_version(registry)
+    with registry.claim(owner, take_over):
+        undone = recover(registry)
+        up = serving(registry.traffic())
+        if undone and up and PREVIOUS not in _aliases(registry, undone.version):
+            return up
+        version = previous_version(registry)
+        _promote(registry, version, photos)
+    return version
+
+
+def _aliases(registry: Registry, version: str) -> tuple[str, ...]:
+    return next((one.aliases for one in registry.versions() if one.id == version), ())
+
+
 def _promote(registry: Registry, version: str, photos: Sequence[bytes]) -> None:
-    known = [one.id for one in registry.versions()]
-    if version not in known:
-        raise ConfigError(f"--version {version}: expected one of {', '.join(known) or 'none'}")
     if registry.traffic() == {version: 100}:
         settle(registry, version, None)
         return

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from components.common.errors import FlowersError
+from components.common.patience import UnfinishedError
 from components.common.progress import say
 
 STEP = "deploy-model"
@@ -124,6 +125,10 @@ class Registry(Protocol):
         """What was last written down."""
 
 
+class TakenOverError(FlowersError):
+    """Another deployment has the endpoint; nothing there is ours to change any more."""
+
+
 class RolledBackError(FlowersError):
     """The canary failed; the former traffic is restored."""
 
@@ -170,6 +175,7 @@ def roll_out(registry: Registry, version: str, canary_percent: int, check: Check
 
     Raises:
         RolledBackError: The check or a change failed; traffic is what it was before.
+        TakenOverError: Another deployment took the endpoint over meanwhile.
     """
     former = registry.traffic()
     others = {one: share for one, share in former.items() if one != version}
@@ -181,28 +187,32 @@ def roll_out(registry: Registry, version: str, canary_percent: int, check: Check
         registry.set_traffic({version: 100})
         _require(check(version))
         registry.note_rollout(dataclasses.replace(rollout, checked=True))
+    except TakenOverError:
+        raise
     except Exception as error:
-        _restore(registry, former)
+        # What may still come up is taken down by the next deployment, if the note stays.
+        _restore(registry, former, ended=not isinstance(error, UnfinishedError))
         if not isinstance(error, FlowersError):
             raise
         raise RolledBackError(f"{error}; traffic is what it was before") from error
     settle(registry, version, serving(others))
 
 
-def recover(registry: Registry) -> bool:
+def recover(registry: Registry) -> Rollout | None:
     """Ends a roll-out that was cut off: back where it started, or forward where it was checked.
 
     Args:
         registry: Claimed by the caller.
 
     Returns:
-        Whether it went back.
+        What it undid.
     """
     rollout = registry.noted_rollout()
     if rollout is None:
-        return False
-    up, former = registry.traffic(), rollout.former
-    whole = former.keys() <= up.keys()
+        return None
+    up = registry.traffic()
+    former = {one: share for one, share in rollout.former.items() if one in up}
+    whole = sum(former.values()) == sum(rollout.former.values())
     if rollout.checked and rollout.version in up:
         stays: str | None = rollout.version
     else:
@@ -210,20 +220,22 @@ def recover(registry: Registry) -> bool:
         stays = None if whole else serving(up)
     if stays is not None:
         say(STEP, f"an earlier roll-out was cut off; version {stays} stays")
-        settle(registry, stays, serving({one: s for one, s in former.items() if one != stays}))
-    else:
-        say(STEP, "an earlier roll-out was cut off; its traffic is restored")
-        _restore(registry, former if whole else dict.fromkeys(former.keys() & up.keys(), 0))
-    return stays is None
+        before = {one: s for one, s in rollout.former.items() if one != stays}
+        settle(registry, stays, serving(before))
+        return None
+    say(STEP, "an earlier roll-out was cut off; its traffic is restored")
+    _restore(registry, former if whole else dict.fromkeys(former, 0))
+    return rollout
 
 
-def _restore(registry: Registry, former: Traffic) -> None:
+def _restore(registry: Registry, former: Traffic, ended: bool = True) -> None:
     """Sets the traffic that was before, and takes down what was not up then."""
-    if any(former.values()):
+    if former:
         registry.set_traffic(former)
     for version in registry.traffic().keys() - former.keys():
         registry.undeploy(version)
-    registry.note_rollout(None)
+    if ended:
+        registry.note_rollout(None)
 
 
 def settle(registry: Registry, version: str, previous: str | None) -> None:

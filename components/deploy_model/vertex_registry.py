@@ -11,7 +11,7 @@ import math
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from components.deploy_model.registry import (
     ModelVersion,
     Prediction,
     Rollout,
+    TakenOverError,
     Traffic,
 )
 
@@ -46,10 +47,6 @@ _METRICS_SCHEMA = (
 _REQUEST_BYTES = 1_000_000
 # The canary is not asked by name, so it is asked until it has answered or surely does not.
 _MISS_CHANCE = 1e-6
-
-
-class TakenOverError(FlowersError):
-    """Another deployment has the endpoint."""
 
 
 class VertexRegistry:
@@ -239,7 +236,7 @@ class VertexRegistry:
             split = {} if any(up.values()) else {"0": 100}
             self._vertex.ensure(
                 lambda: self.traffic() if version in self.traffic() else None,
-                self._endpoints.deploy_model,
+                self._ours(self._endpoints.deploy_model),
                 {
                     "endpoint": self._endpoint,
                     "deployed_model": {
@@ -291,7 +288,7 @@ class VertexRegistry:
             return
         self._vertex.ensure(
             lambda: self._shares() == _shares(traffic) or None,
-            self._endpoints.update_endpoint,
+            self._ours(self._endpoints.update_endpoint),
             {
                 "endpoint": {"name": self._endpoint, "traffic_split": self._split(traffic)},
                 "update_mask": {"paths": ["traffic_split"]},
@@ -309,7 +306,7 @@ class VertexRegistry:
         for one in (one for one, up in deployed.items() if up == version):
             self._vertex.ensure(
                 lambda: version not in self.traffic() or None,
-                self._endpoints.undeploy_model,
+                self._ours(self._endpoints.undeploy_model),
                 {"endpoint": self._endpoint, "deployed_model_id": one},
                 f"taking version {version} down",
             )
@@ -347,27 +344,30 @@ class VertexRegistry:
         share = self.traffic().get(version, 0)
         if not share:
             raise FlowersError(f"version {version} has no traffic and cannot be asked")
-        patience = self._vertex.patience
-        # With all traffic only a change that is not everywhere yet can make another one answer.
-        tries, wait = patience.tries, patience.poll
-        if share < 100:
-            tries, wait = math.ceil(math.log(_MISS_CHANCE) / math.log1p(-share / 100)), 0.0
+        tries = 1 if share == 100 else math.ceil(math.log(_MISS_CHANCE) / math.log1p(-share / 100))
         predictions: list[Prediction] = []
         for batch in _batches(photos):
-            for _ in range(tries):
-                answer = self._ask(batch)
-                if answer.model_version_id == version:
-                    predictions += [_prediction(one) for one in answer.predictions]
-                    break
-                time.sleep(wait)
-            else:
+            answer = self._ask_until(version, batch, tries)
+            if answer is None:
                 raise FlowersError(
                     f"version {version} has {share} % of the traffic and answered none of "
-                    f"{tries} requests"
+                    f"{self._vertex.patience.tries} times {tries} requests"
                 )
+            predictions += [_prediction(one) for one in answer.predictions]
         if len(predictions) != len(photos):
             raise FlowersError(f"{len(photos)} photos were sent, {len(predictions)} answers came")
         return predictions
+
+    def _ask_until(self, version: str, photos: Sequence[bytes], tries: int) -> Any | None:
+        """The answer of a version that surely answers one of so many requests, if it does."""
+        # A change of the traffic may not be everywhere yet.
+        for _ in range(self._vertex.patience.tries):
+            for _ in range(tries):
+                answer = self._ask(photos)
+                if answer.model_version_id == version:
+                    return answer
+            time.sleep(self._vertex.patience.poll)
+        return None
 
     def _ask(self, photos: Sequence[bytes]) -> Any:
         from google.cloud.aiplatform_v1 import PredictRequest
@@ -400,6 +400,9 @@ class VertexRegistry:
         finally:
             try:
                 self._set_labels({_OWNER: "", _SINCE: ""})
+            except TakenOverError:
+                # The note is that of another deployment.
+                pass
             except FlowersError as error:
                 say(STEP, f"endpoint {self._name} still has the note of this deployment: {error}")
             self._owner = ""
@@ -423,6 +426,19 @@ class VertexRegistry:
         holder, since = labels.get(_OWNER, ""), float(labels.get(_SINCE, "") or 0)
         is_void = time.time() - since > 2 * self._vertex.patience.operation
         return "" if is_void or holder == self._owner else str(holder)
+
+    def _require_claim(self, endpoint: Any) -> None:
+        if holder := self._holder(endpoint):
+            raise TakenOverError(f"endpoint {self._name} was taken over by {holder}")
+
+    def _ours(self, change: Callable[..., Any]) -> Callable[..., Any]:
+        """A change of the endpoint that is not sent once another deployment has it."""
+
+        def send(**request: Any) -> Any:
+            self._require_claim(self._read_endpoint())
+            return change(**request)
+
+        return send
 
     def note_rollout(self, rollout: Rollout | None) -> None:
         """Writes into labels of the endpoint how far a roll-out is; None ends it."""
@@ -466,9 +482,8 @@ class VertexRegistry:
 
         def update(request: Any, **options: Any) -> Any:
             endpoint = self._read_endpoint()
-            holder = self._holder(endpoint)
-            if holder and not take_over:
-                raise TakenOverError(f"endpoint {self._name} was taken over by {holder}")
+            if not take_over:
+                self._require_claim(endpoint)
             labels = dict(endpoint.labels if endpoint else {}) | changes
             request["endpoint"] = {
                 "name": self._endpoint,

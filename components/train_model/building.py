@@ -10,6 +10,9 @@ from components.train_model.models import build_model
 from components.train_model.models.batch_norm import on_tensorflow, set_batch_norm
 from components.train_model.precision import computing_in
 
+# A training is so many times as long as the memory of its statistics: 0.005 % is left of the first.
+_TIMES_FORGOTTEN = 10
+
 
 def build_net(
     architecture: ModelConfig, config: TrainConfig, image_size: int, classes: int, precision: str
@@ -57,8 +60,6 @@ def wrap_for_training(
     Raises:
         ConfigError: A replica that runs a step of its own would have a part of a ghost batch.
     """
-    if config.ema:
-        _average_statistics(net, config.ema)
     ghosts = config.ghost_batches(replicas)
     arguments = config, architecture.test_size
     frozen = config.batch_norm == FROZEN
@@ -80,11 +81,18 @@ def wrap_for_training(
     return kind(net, *arguments, ghosts=ghosts // together)
 
 
-def _average_statistics(net: keras.Model, momentum: float) -> None:
-    """Lets BatchNorm's moving statistics be as old as the weights that they go with.
+def average_statistics(net: keras.Model, momentum: float, steps: int) -> None:
+    """Lets BatchNorm's moving statistics be about as old as averaged weights, before training.
 
-    Averaged weights with the statistics of the last few steps are a net that has never been.
+    Averaged weights with the statistics of the last few steps are a net that has never been. But
+    statistics that begin as zeros and ones must forget those within the training.
+
+    Args:
+        net: Its layers are changed.
+        momentum: That of the weights, per step.
+        steps: All steps of the training.
     """
+    most = max(0.0, 1.0 - _TIMES_FORGOTTEN / steps)
     for layer in net._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = max(layer.momentum, momentum)
+            layer.momentum = max(layer.momentum, min(momentum, most))

@@ -175,7 +175,7 @@ class Lamb(keras.optimizers.Lamb):
     """Keras's LAMB, in which biases and BatchNorm step as in Adam.
 
     Keras makes every step as long as the variable is, so that a bias, which begins at zero, would
-    stay there.
+    hardly leave it.
 
     Source: You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes"
     (2020), whose published code leaves these out of the layer-wise adaptation.

@@ -24,7 +24,7 @@ from components.train_model.accelerators import Accelerator, AcceleratorConfig, 
 from components.train_model.agreement import check_agreement
 from components.train_model.architectures import ModelConfig
 from components.train_model.augmented_model import AugmentedModel
-from components.train_model.building import build_net, wrap_for_training
+from components.train_model.building import average_statistics, build_net, wrap_for_training
 from components.train_model.checkpoint_files import (
     LOGS_FOLDER,
     pack_checkpoint,
@@ -160,7 +160,7 @@ def _train(
     ):
         checkpoint = _open_checkpoint(folder, saving, course, accelerator)
         with accelerator.building():
-            model = _build(examples, augmented, model_config, config, precision, accelerator)
+            model = _build(examples, augmented, model_config, plan, precision, accelerator)
         with accelerator.training():
             _fit(model, plan, examples, augmented, checkpoint, saving, accelerator)
         assert checkpoint.kept is not None
@@ -223,17 +223,20 @@ def _build(
     examples: Dataset,
     augmented: Dataset,
     model_config: ModelConfig,
-    config: TrainConfig,
+    plan: Plan,
     precision: str,
     accelerator: Accelerator,
 ) -> AugmentedModel:
     """A model with its first weights, for the devices in whose scope this is called."""
+    config = plan.config
     keras.utils.set_random_seed(config.seed)
     size = examples.image_size
     net = build_net(model_config, config, size, len(examples.class_names), precision)
     load_first_weights(net, model_config, examples.class_names, size)
     if model_config.whitens_stem():
         whiten_stem(net, augmented, config)
+    if config.ema:
+        average_statistics(net, config.ema, config.total_epochs * plan.steps_per_epoch)
     return wrap_for_training(
         net, model_config, config, accelerator.replicas, split=accelerator.is_split
     )

@@ -75,7 +75,9 @@ def _how(function: Any) -> Any:
 @_how
 def promote(version: str, **how: Any) -> None:
     """Gives a version all traffic, by way of a canary, whatever the champion rule says."""
-    _change(lambda *_: version, **how)
+    from components.deploy_model.registries import promote
+
+    _change(lambda registry, *how: promote(registry, version, *how), **how)
 
 
 @deploy.command()
@@ -83,13 +85,13 @@ def promote(version: str, **how: Any) -> None:
 @_how
 def rollback(**how: Any) -> None:
     """Gives all traffic to the version that was champion before."""
-    from components.deploy_model.registries import previous_version
+    from components.deploy_model.registries import roll_back
 
-    _change(previous_version, **how)
+    _change(roll_back, **how)
 
 
 def _change(
-    choose: Callable[[Any, bool], str],
+    change: Callable[[Any, list[bytes], str, bool], str],
     registry: str,
     model_name: str,
     serving_config: str,
@@ -98,13 +100,13 @@ def _change(
 ) -> None:
     from components.common.config import build, read_mapping
     from components.deploy_model.config import ServingConfig
-    from components.deploy_model.registries import open_registry, promote
+    from components.deploy_model.registries import open_registry
 
     serving = build(ServingConfig, read_mapping(serving_config))
     contents = [_read_photo(path) for path in photos]
     owner = f"by-hand-{uuid.uuid4().hex[:8]}"
     with open_registry(registry, model_name, serving, must_exist=True) as opened:
-        version = promote(opened, choose, contents, owner, take_over)
+        version = change(opened, contents, owner, take_over)
     click.echo(f"version {version} serves")
 
 

@@ -211,39 +211,86 @@ class TestMountedBucket:
     fails = ""
 
     @staticmethod
-    def write(target: Path) -> None:
-        with staged(target) as (folder,):
+    def write(place: Path) -> None:
+        with staged(place / "report", place / "out") as (report, folder):
+            report.write_text("page")
             (folder / "train" / "empty").mkdir(parents=True)
             (folder / "dataset.json").write_text("{}")
             (folder / "train" / "shard").write_text("photos")
 
     def test_folder_is_put_in_place_by_its_files(self, tmp_path: Path, renames: list[str]) -> None:
-        self.write(tmp_path / "out")
-        assert names_in(tmp_path) == ["out"]
+        self.write(tmp_path)
+        assert names_in(tmp_path) == ["out", "report"]
         assert names_in(tmp_path / "out") == ["dataset.json", "train"]
         assert names_in(tmp_path / "out" / "train") == ["empty", "shard"]
         assert (tmp_path / "out" / "train" / "shard").read_text() == "photos"
         # What says which files there are comes last.
-        assert renames == ["shard", "dataset.json"]
+        assert renames == ["report", "shard", "dataset.json"]
 
-    def test_fault_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(type(self), "fails", "dataset.json")
+    @pytest.mark.parametrize("fails", ["shard", "dataset.json"])
+    def test_fault_leaves_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+    ) -> None:
+        monkeypatch.setattr(type(self), "fails", fails)
         with pytest.raises(OSError, match="Input/output error"):
-            self.write(tmp_path / "out")
+            self.write(tmp_path)
         assert names_in(tmp_path) == []
 
-    def test_what_a_kill_left_is_replaced(self, tmp_path: Path) -> None:
-        (tmp_path / "out" / "train").mkdir(parents=True)
-        (tmp_path / "out" / ".unfinished").touch()
-        (tmp_path / "out" / "train" / "old").touch()
-        self.write(tmp_path / "out")
-        assert names_in(tmp_path / "out") == ["dataset.json", "train"]
-        assert names_in(tmp_path / "out" / "train") == ["empty", "shard"]
-
     def test_whole_folder_is_still_refused(self, tmp_path: Path) -> None:
-        self.write(tmp_path / "out")
-        with pytest.raises(ConfigError, match="out already exists"):
-            self.write(tmp_path / "out")
+        self.write(tmp_path)
+        with pytest.raises(ConfigError, match="report already exists"):
+            self.write(tmp_path)
+
+    def test_folder_that_another_one_made_meanwhile_stays(self, tmp_path: Path) -> None:
+        def write_late() -> None:
+            with staged(tmp_path / "out") as (folder,):
+                folder.mkdir()
+                (folder / "mine").touch()
+                (tmp_path / "out").mkdir()
+                (tmp_path / "out" / "theirs").touch()
+
+        with pytest.raises(FileExistsError):
+            write_late()
+        assert names_in(tmp_path / "out") == ["theirs"]
+        assert names_in(tmp_path) == ["out"]
+
+
+# Puts the first of two outputs in place, says so, and waits for its end.
+HALF_PLACED = """
+import sys, time
+from pathlib import Path
+from components.common.outputs import staged
+
+rename = Path.rename
+
+def wait(path, target):
+    if path.is_dir():
+        print("placed", flush=True)
+        time.sleep(600)
+    return rename(path, target)
+
+Path.rename = wait
+with staged(Path(sys.argv[1]), Path(sys.argv[2])) as (file, folder):
+    file.write_text("first")
+    folder.mkdir()
+"""
+
+
+def test_what_a_kill_between_two_outputs_left_is_replaced(tmp_path: Path) -> None:
+    report, folder = tmp_path / "report", tmp_path / "out"
+    command = [sys.executable, "-c", HALF_PLACED, str(report), str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "placed\n"
+        with pytest.raises(ConfigError, match="report already exists"):
+            staged(report, folder).__enter__()
+        process.send_signal(signal.SIGKILL)
+    assert report.read_text() == "first"
+    with staged(report, folder) as (new_report, new_folder):
+        new_report.write_text("second")
+        new_folder.mkdir()
+    assert report.read_text() == "second"
+    assert names_in(tmp_path) == ["out", "report"]
 
 
 @pytest.mark.parametrize("old", [None, "old"])

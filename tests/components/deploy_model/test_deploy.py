@@ -26,7 +26,7 @@ from components.deploy_model.registries import (
     open_registry,
     plain_status,
     previous_version,
-    promote,
+    roll_back,
 )
 from components.deploy_model.scoring import SplitPhotos, predict
 from components.deploy_model.vertex_registry import VertexRegistry
@@ -98,10 +98,22 @@ class TestFolder:
 
         with open_registry(str(tmp_path / "registry"), "flowers") as registry:
             assert previous_version(registry) == "1"
-            promote(registry, previous_version, [], "by-hand")
+            roll_back(registry, [], "by-hand")
             assert registry.traffic() == {"1": 100}
             assert plain_status(registry)["versions"][0]["aliases"] == ("champion",)
         assert link.readlink().name == "1"
+
+    def test_version_that_a_kill_left_half_there_is_made_anew(self, tmp_path, examples, models):
+        half = tmp_path / "registry" / "flowers" / "versions" / "1"
+        half.mkdir(parents=True)
+        (half / "saved_model").mkdir()
+        note = half.with_name(".1.placing")
+        note.write_text(json.dumps([2**22, str(half)]))
+        with open_registry(str(tmp_path / "registry"), "flowers") as registry:
+            assert registry.versions() == []
+            assert deploy_one(registry, examples, models["bad"], tmp_path / "1.json").version == "1"
+            assert [one.id for one in registry.versions()] == ["1"]
+        assert not note.exists()
 
     def test_says_that_the_champion_is_asked_about_other_squares(
         self, tmp_path, examples, models, capsys

@@ -12,8 +12,14 @@ from components.common.vertex import ENDPOINT_VARIABLE, Vertex
 from components.deploy_model.config import DeployConfig, ServingConfig
 from components.deploy_model.deploy import decide_and_roll_out
 from components.deploy_model.local_registry import LocalRegistry
-from components.deploy_model.registries import previous_version, promote
-from components.deploy_model.registry import RolledBackError, Rollout, recover, roll_out
+from components.deploy_model.registries import promote, roll_back
+from components.deploy_model.registry import (
+    RolledBackError,
+    Rollout,
+    TakenOverError,
+    recover,
+    roll_out,
+)
 from components.deploy_model.vertex_registry import VertexRegistry
 from tests.fakes import story
 from tests.fakes.vertex import FAULTS, PROJECT, REGION, serve_vertex
@@ -67,7 +73,7 @@ def place(request, tmp_path):
 
 
 def promote_to(registry, version):
-    return promote(registry, lambda *_: version, [], "by-hand")
+    return promote(registry, version, [], "by-hand")
 
 
 def deploy(registry, candidate, config=CONFIG):
@@ -185,7 +191,7 @@ class TestStory:
             registry.deploy(first, {first: 100})
             registry.note_rollout(Rollout(first, {}, checked=True))
         with registry.claim("next"):
-            assert recover(registry) is False
+            assert recover(registry) is None
         assert registry.traffic() == {"1": 100}
         assert aliases(registry) == {"champion": "1"}
         assert registry.noted_rollout() is None
@@ -206,7 +212,7 @@ class TestStory:
         with registry.claim("cut off"):
             registry.deploy(first, {first: 100})
             registry.note_rollout(Rollout(first, {}))
-            assert recover(registry) is True
+            assert recover(registry) == Rollout(first, {})
         assert registry.traffic() == {}
 
     def test_fault_behind_the_checks_takes_nothing_down(self, place, tmp_path, monkeypatch):
@@ -237,10 +243,42 @@ class TestStory:
         third = registry.add(story.make_candidate(tmp_path, "c", 55))
         registry.note_rollout(Rollout(third, {"2": 100}))
         registry.deploy(third, {"2": 90, "3": 10})
-        assert promote(registry, previous_version, [], "by-hand") == "2"
+        assert roll_back(registry, [], "by-hand") == "2"
         assert registry.traffic() == {"2": 100}
         assert aliases(registry) == {"champion": "2", "previous": "1"}
-        assert promote(registry, previous_version, [], "by-hand") == "1"
+        assert roll_back(registry, [], "by-hand") == "1"
+
+    def test_rollback_that_was_cut_off_is_done_again(self, place, tmp_path):
+        registry, _ = place
+        deploy(registry, story.make_candidate(tmp_path, "a", 30))
+        deploy(registry, story.make_candidate(tmp_path, "b", 45))
+        registry.note_rollout(Rollout("1", {"2": 100}))
+        registry.deploy("1", {"2": 90, "1": 10})
+        assert roll_back(registry, [], "by-hand") == "1"
+        assert registry.traffic() == {"1": 100}
+        assert aliases(registry) == {"champion": "1", "previous": "2"}
+
+    def test_version_without_traffic_that_is_gone_bars_no_way_back(self, place, tmp_path):
+        registry, _ = place
+        deploy(registry, story.make_candidate(tmp_path, "a", 30))
+        third = registry.add(story.make_candidate(tmp_path, "c", 55))
+        registry.note_rollout(Rollout(third, {"1": 100, "7": 0}))
+        registry.deploy(third, {"1": 0, third: 100})
+        with registry.claim("next"):
+            undone = recover(registry)
+        assert undone is not None
+        assert undone.version == third
+        assert registry.traffic() == {"1": 100}
+
+    def test_canary_beside_versions_without_traffic_is_taken_down(self, place, tmp_path):
+        registry, wrong = place
+        deploy(registry, story.make_candidate(tmp_path, "a", 30))
+        registry.set_traffic({"1": 0})
+        wrong.add("2")
+        with pytest.raises(RolledBackError, match="probe 1 of 2 wrong"):
+            deploy(registry, story.make_candidate(tmp_path, "b", 45))
+        assert registry.traffic() == {"1": 0}
+        assert registry.noted_rollout() is None
 
     def test_promotion_of_what_serves_mends_the_aliases(self, place, tmp_path):
         registry, _ = place
@@ -418,26 +456,50 @@ class TestClaim:
             assert vertex.traffic() == {"1": 100}
             assert vertex.endpoints["flowers"].labels["flowers-owner"] == "by-hand"
 
+    def test_claim_that_was_taken_over_while_it_checks_restores_nothing(self, vertex, tmp_path):
+        first, second = open_vertex(tmp_path), open_vertex(tmp_path)
+        deploy(first, story.make_candidate(tmp_path, "a", 40))
+        versions = [first.add(story.make_candidate(tmp_path, name, 55)) for name in "bc"]
+        others: list[Any] = []
+
+        def check(_):
+            others.append(second.claim("by-hand", take_over=True))
+            others[0].__enter__()
+            recover(second)
+            second.deploy(versions[1], {"1": 0, versions[1]: 100})
+            return "answers wrong"
+
+        with (
+            first.claim("slow"),
+            pytest.raises(TakenOverError, match="endpoint flowers was taken over by by-hand"),
+        ):
+            roll_out(first, versions[0], 10, check)
+        assert vertex.traffic() == {"1": 0, "3": 100}
+        assert vertex.endpoints["flowers"].labels["flowers-owner"] == "by-hand"
+
     def test_two_at_once_are_told_apart_by_the_etag(self, vertex, tmp_path, monkeypatch):
         """The other one claims between this one's look and its change."""
         first, second = open_vertex(tmp_path), open_vertex(tmp_path)
         deploy(first, story.make_candidate(tmp_path, "a", 40))
         update = second._endpoints.update_endpoint
         others: list[Any] = []
+        released = threading.Event()
+
+        def release():
+            released.set()
+            others[0].__exit__(None, None, None)
 
         def late(**request):
             if not others:
                 others.append(first.claim("first"))
                 others[0].__enter__()
-                threading.Timer(0.3, lambda: others[0].__exit__(None, None, None)).start()
+                threading.Timer(0.3, release).start()
             return update(**request)
 
         monkeypatch.setattr(second._endpoints, "update_endpoint", late)
-        began = len(vertex.requests)
         with second.claim("second"):
+            assert released.is_set()
             assert vertex.endpoints["flowers"].labels["flowers-owner"] == "second"
-        assert others
-        assert len(vertex.requests) > began
 
 
 def test_version_that_comes_up_late_gets_no_traffic(vertex, tmp_path):
@@ -456,15 +518,35 @@ def test_version_that_comes_up_late_gets_no_traffic(vertex, tmp_path):
     assert vertex.traffic() == {"3": 100}
 
 
-def test_change_of_the_traffic_may_take_a_while_to_be_everywhere(vertex, tmp_path):
+def test_first_version_that_comes_up_late_is_not_taken_for_the_champion(vertex, tmp_path):
+    candidate = story.make_candidate(tmp_path, "a", 40)
+    hasty = dataclasses.replace(HASTY, operation=0.1)
+    late = VertexRegistry(Vertex(PROJECT, REGION, hasty), "flowers", ServingConfig(), tmp_path)
+    vertex.held_operations, vertex.wrong = {"deployModel"}, {"1"}
+    with pytest.raises(RolledBackError, match="not done after 0 s"):
+        deploy(late, candidate)
+    vertex.held_operations = set()
+    vertex.finish(max(vertex.operations))
+    assert vertex.traffic() == {"1": 100}
+    registry = open_vertex(tmp_path)
+    with pytest.raises(RolledBackError, match="probe 1 of 2 wrong"):
+        deploy(registry, candidate)
+    assert vertex.traffic() == {}
+    vertex.wrong = set()
+    assert "the first version" in deploy(registry, candidate).reason
+
+
+@pytest.mark.parametrize(("share", "tries"), [(100, 1), (50, 20)])
+def test_change_of_the_traffic_may_take_a_while_to_be_everywhere(vertex, tmp_path, share, tries):
     registry = open_vertex(tmp_path)
     deploy(registry, story.make_candidate(tmp_path, "a", 40))
     second = registry.add(story.make_candidate(tmp_path, "b", 55))
-    registry.deploy(second, {"1": 0, "2": 100})
-    vertex.lagging = 2
+    registry.deploy(second, {"1": 100 - share, "2": share})
+    vertex.lagging = 2 * tries
     assert len(registry.predict("2", [b"photo 1"])) == 1
-    vertex.lagging = HASTY.tries
-    with pytest.raises(FlowersError, match="100 % of the traffic and answered none of 4 requests"):
+    vertex.lagging = HASTY.tries * tries
+    words = f"{share} % of the traffic and answered none of 4 times {tries} requests"
+    with pytest.raises(FlowersError, match=words):
         registry.predict("2", [b"photo 1"])
 
 
@@ -476,6 +558,6 @@ def test_version_that_somebody_took_down_is_named(vertex, tmp_path):
 
 
 def test_promotion_of_an_unknown_model_makes_no_endpoint(vertex, tmp_path):
-    with pytest.raises(ConfigError, match="there is no version of this model"):
+    with pytest.raises(ConfigError, match="--version 1: expected one of none"):
         promote_to(open_vertex(tmp_path), "1")
     assert vertex.endpoints == {}
