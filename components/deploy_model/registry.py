@@ -205,7 +205,7 @@ def recover(registry: Registry) -> Rollout | None:
         registry: Claimed by the caller.
 
     Returns:
-        What it undid.
+        What it undid, if that had traffic.
     """
     rollout = registry.noted_rollout()
     if rollout is None:
@@ -225,7 +225,7 @@ def recover(registry: Registry) -> Rollout | None:
         return None
     say(STEP, "an earlier roll-out was cut off; its traffic is restored")
     _restore(registry, former if whole else dict.fromkeys(former, 0))
-    return rollout
+    return rollout if up.get(rollout.version) else None
 
 
 def _restore(registry: Registry, former: Traffic, ended: bool = True) -> None:

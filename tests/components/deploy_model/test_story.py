@@ -248,6 +248,15 @@ class TestStory:
         assert aliases(registry) == {"champion": "2", "previous": "1"}
         assert roll_back(registry, [], "by-hand") == "1"
 
+    def test_rollback_goes_on_where_what_was_cut_off_had_no_traffic(self, place, tmp_path):
+        registry, _ = place
+        deploy(registry, story.make_candidate(tmp_path, "a", 30))
+        deploy(registry, story.make_candidate(tmp_path, "b", 45))
+        third = registry.add(story.make_candidate(tmp_path, "c", 55))
+        registry.note_rollout(Rollout(third, {"2": 100}))
+        assert roll_back(registry, [], "by-hand") == "1"
+        assert registry.traffic() == {"1": 100}
+
     def test_rollback_that_was_cut_off_is_done_again(self, place, tmp_path):
         registry, _ = place
         deploy(registry, story.make_candidate(tmp_path, "a", 30))
