@@ -157,40 +157,30 @@ def decide_and_roll_out(
     owner = f"{candidate.labels['run'][:50]}-{candidate.digest[:8]}"
     with registry.claim(owner):
         recover(registry)
-        return _decide_and_roll_out(registry, candidate, photos, config, predict)
-
-
-def _decide_and_roll_out(
-    registry: Registry,
-    candidate: Candidate,
-    photos: Collection[Photo],
-    config: DeployConfig,
-    predict: Predict,
-) -> Deployment:
-    every = max(1, len(photos) // config.probes)
-    chosen = range(0, len(photos), every)[: config.probes]
-    answers = _ask(predict, candidate.saved_model, photos, chosen)
-    counted = (candidate.evaluation["correct"], candidate.evaluation["examples"])
-    if (sum(answers.right), len(answers.right)) != counted:
-        raise FlowersError(
-            f"the SavedModel has {sum(answers.right)} of {len(answers.right)} test photos right, "
-            f"and its evaluation says {counted[0]} of {counted[1]}"
-        )
-    champion = serving(registry.traffic())
-    version = registry.add(candidate)
-    if champion == version:
-        return Deployment(version, version, True, "it is the champion already", None)
-    comparison = None
-    if champion is not None:
-        comparison = _compare(registry, champion, candidate, answers, photos, config, predict)
-        if not comparison.better:
-            return Deployment(version, champion, False, comparison.reason, comparison)
-    jpegs, expected = zip(*answers.probes, strict=True)
-    check = prober(registry, jpegs, expected, config.tolerance)
-    roll_out(registry, version, config.canary_percent, check)
-    accuracy = percent(candidate.evaluation["accuracy"])
-    reason = comparison.reason if comparison else f"the first version, test accuracy {accuracy}"
-    return Deployment(version, version, True, reason, comparison)
+        every = max(1, len(photos) // config.probes)
+        chosen = range(0, len(photos), every)[: config.probes]
+        answers = _ask(predict, candidate.saved_model, photos, chosen)
+        counted = (candidate.evaluation["correct"], candidate.evaluation["examples"])
+        if (sum(answers.right), len(answers.right)) != counted:
+            raise FlowersError(
+                f"the SavedModel has {sum(answers.right)} of {len(answers.right)} test photos "
+                f"right, and its evaluation says {counted[0]} of {counted[1]}"
+            )
+        champion = serving(registry.traffic())
+        version = registry.add(candidate)
+        if champion == version:
+            return Deployment(version, version, True, "it is the champion already", None)
+        comparison = None
+        if champion is not None:
+            comparison = _compare(registry, champion, candidate, answers, photos, config, predict)
+            if not comparison.better:
+                return Deployment(version, champion, False, comparison.reason, comparison)
+        jpegs, expected = zip(*answers.probes, strict=True)
+        check = prober(registry, jpegs, expected, config.tolerance)
+        roll_out(registry, version, config.canary_percent, check)
+        accuracy = percent(candidate.evaluation["accuracy"])
+        reason = comparison.reason if comparison else f"the first version, test accuracy {accuracy}"
+        return Deployment(version, version, True, reason, comparison)
 
 
 def _ask(

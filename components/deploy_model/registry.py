@@ -229,7 +229,13 @@ def recover(registry: Registry) -> Rollout | None:
 
 
 def _restore(registry: Registry, former: Traffic, ended: bool = True) -> None:
-    """Sets the traffic that was before, and takes down what was not up then."""
+    """Sets the traffic that was before, and takes down what was not up then.
+
+    Args:
+        registry: Claimed by the caller.
+        former: The traffic before.
+        ended: Whether nothing of the roll-out can still come up, so that its note may go.
+    """
     if former:
         registry.set_traffic(former)
     for version in registry.traffic().keys() - former.keys():

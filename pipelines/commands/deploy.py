@@ -55,7 +55,7 @@ def status(registry: str, model_name: str, as_json: bool) -> None:
         )
 
 
-def _how(function: Any) -> Any:
+def _change_options(function: Any) -> Any:
     for option in (
         click.option(
             "--take-over", is_flag=True, help="Do not wait for a deployment that is dead."
@@ -72,22 +72,22 @@ def _how(function: Any) -> Any:
 @deploy.command()
 @_registry
 @click.option("--version", required=True, help="Version to give all traffic to.")
-@_how
-def promote(version: str, **how: Any) -> None:
+@_change_options
+def promote(version: str, **options: Any) -> None:
     """Gives a version all traffic, by way of a canary, whatever the champion rule says."""
     from components.deploy_model.registries import promote
 
-    _change(lambda registry, *how: promote(registry, version, *how), **how)
+    _change(lambda registry, *how: promote(registry, version, *how), **options)
 
 
 @deploy.command()
 @_registry
-@_how
-def rollback(**how: Any) -> None:
+@_change_options
+def rollback(**options: Any) -> None:
     """Gives all traffic to the version that was champion before."""
     from components.deploy_model.registries import roll_back
 
-    _change(roll_back, **how)
+    _change(roll_back, **options)
 
 
 def _change(
