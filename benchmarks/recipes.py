@@ -30,7 +30,7 @@ import click
 
 from components.common.step import import_tensorflow_quietly
 from components.ingest_examples.config import PhotosConfig
-from components.train_model.config import TrainConfig
+from components.train_model.config import FROZEN, TrainConfig
 from pipelines.recipe import Recipe, load_recipe
 
 _BATCH = 64
@@ -188,6 +188,13 @@ def throughput(
     from components.common.dataset import load_dataset
 
     loaded = load_recipe(recipe, (*assignments, f"train.epochs={epochs}", "train.refine=null"))
+    train = loaded.train
+    part_of_it = train.head or train.fine_tune_at or train.batch_norm == FROZEN
+    if part_of_it or train.optimizer.name == "lars":
+        raise click.UsageError(
+            "--recipe: expected one whose layers all learn, with an optimizer that Keras has, so "
+            f"that the bare training does the same, received {recipe}"
+        )
     _show_machine()
     with tempfile.TemporaryDirectory() as scratch:
         paths = _prepare(Path(scratch), loaded, photos)

@@ -39,12 +39,12 @@ class Range(NamedTuple):
 
 
 def check(name: str, value: float, allowed: Range) -> None:
-    """Refuses a number outside a range, and NaN.
+    """Refuses a number outside a range, infinity and NaN.
 
     Raises:
         ConfigError: Names the key, what was expected and what was received.
     """
-    if not allowed.low <= value <= allowed.high:
+    if not (allowed.low <= value <= allowed.high and math.isfinite(value)):
         raise ConfigError(f"{name}: expected {allowed}, received {_shorten(value)}")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 
 from components.common.config import to_json
-from components.common.errors import DataError
+from components.common.errors import DataError, FlowersError
 from components.common.files import file_digest
 from components.common.model_files import METADATA_FILE, MODEL_FILE, ModelMetadata, model_digest
 
@@ -32,6 +32,9 @@ def load_model(folder: Path) -> keras.Model:
     model_digest(folder)
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
+    # What a signal says meanwhile.
+    except FlowersError:
+        raise
     # Damage was found by the digest; what is left are files that were made so, with layers that
     # would run code of their own, say, and there is no end to what Keras raises for those.
     except Exception as error:

@@ -42,8 +42,15 @@ def check_agreement(model: ModelConfig, train: TrainConfig, image_size: int) -> 
             "model.drop_path: expected 0 with train.head or train.fine_tune_at, whose frozen "
             f"layers answer as they are, received {model.stochastic_depth()}"
         )
-    if train.batch_norm == FROZEN and model.weights == NO_WEIGHTS:
+    if model.weights != NO_WEIGHTS:
+        return
+    if train.batch_norm == FROZEN:
         raise ConfigError(
             f"train.batch_norm: expected another one than {FROZEN} with model.weights "
             f"{NO_WEIGHTS}, which bring no means to keep, received {FROZEN}"
+        )
+    if train.fine_tune_at:
+        raise ConfigError(
+            f"train.fine_tune_at: expected nothing with model.weights {NO_WEIGHTS}, of which all "
+            f"have to learn, received {train.fine_tune_at}"
         )

@@ -35,7 +35,8 @@ class ModelConfig:
         name: Which architecture.
         dropout: Share of the features dropped in front of the head.
         weights: Where the first weights come from: `none` for random ones, `imagenet`, or a local
-            path or a `gs://` URI of a file of weights without head or of a model of ours.
+            path or a `gs://` URI of a model of ours or of a file of weights, which for a net of
+            `keras.applications` may lack those of the head.
         weights_sha256: SHA-256 of the file of weights, which is refused if it has another; empty
             for not known. A model of ours says it itself.
         test_time_flip: The finished model averages its answer over the image and its mirror image.

@@ -11,6 +11,7 @@ in one step, so a process may be killed at any moment.
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import math
 import os
 from collections.abc import Iterator
@@ -224,6 +225,35 @@ class Checkpoint:
                 "may choose it); give another folder, or delete this one"
             )
         return state
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, name: str) -> Iterator[None]:
+    """Keeps a folder to this training within the block: two would remove each other's files.
+
+    Args:
+        folder: Made where it is missing.
+        name: What messages call it.
+
+    Raises:
+        ConfigError: Another training has it, or it cannot be made.
+    """
+    _make(folder, name)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"checkpoint {name}: expected a folder that no other training uses, received one "
+                "that another is in; wait for its end, or give another folder"
+            ) from error
+        except OSError:
+            # Some network file systems cannot lock a folder, and are used without.
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def _make(folder: Path, name: str) -> None:

@@ -30,7 +30,7 @@ from components.train_model.checkpoint_files import (
     pack_checkpoint,
     unpack_checkpoint,
 )
-from components.train_model.checkpoints import Checkpoint
+from components.train_model.checkpoints import Checkpoint, alone_in
 from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.fitting import EventLogs, Follower, fit
 from components.train_model.history import TrainResult
@@ -45,6 +45,8 @@ from components.train_model.weights import load_first_weights
 from components.train_model.whitening import whiten_stem
 
 STEP = "train-model"
+# How TensorBoard knows its files.
+_EVENTS = "events.out.tfevents."
 
 
 def train(
@@ -160,7 +162,15 @@ def _train(
     ):
         checkpoint = _open_checkpoint(folder, saving, course, accelerator)
         with accelerator.building():
-            model = _build(examples, augmented, model_config, plan, precision, accelerator)
+            model = _build(
+                examples,
+                augmented,
+                model_config,
+                plan,
+                precision,
+                accelerator,
+                goes_on=checkpoint.state is not None,
+            )
         with accelerator.training():
             _fit(model, plan, examples, augmented, checkpoint, saving, accelerator)
         assert checkpoint.kept is not None
@@ -194,7 +204,8 @@ def _checkpoint_folder(
         with mirrored(scratch, saving.place):
             yield scratch
     else:
-        yield Path(saving.place)
+        with alone_in(Path(saving.place), saving.place):
+            yield Path(saving.place)
 
 
 def _open_checkpoint(
@@ -226,15 +237,21 @@ def _build(
     plan: Plan,
     precision: str,
     accelerator: Accelerator,
+    *,
+    goes_on: bool,
 ) -> AugmentedModel:
-    """A model with its first weights, for the devices in whose scope this is called."""
+    """A model, for the devices in whose scope this is called.
+
+    It has its first weights, unless it goes on from a checkpoint, which has all of them.
+    """
     config = plan.config
     keras.utils.set_random_seed(config.seed)
     size = examples.image_size
     net = build_net(model_config, config, size, len(examples.class_names), precision)
-    load_first_weights(net, model_config, examples.class_names, size)
-    if model_config.whitens_stem():
-        whiten_stem(net, augmented, config)
+    if not goes_on:
+        load_first_weights(net, model_config, examples.class_names, size)
+        if model_config.whitens_stem():
+            whiten_stem(net, augmented, config)
     if config.ema:
         average_statistics(net, config.ema, config.total_epochs * plan.steps_per_epoch)
     return wrap_for_training(
@@ -291,10 +308,11 @@ def _fit(
 
 def _copy_logs(source: Path, target: Path) -> None:
     """Copies event files under names without time and process, which say nothing of the run."""
-    for folder in source.iterdir():
+    # Other files may lie there: those of a file manager, say.
+    for folder in filter(Path.is_dir, source.iterdir()):
         (target / folder.name).mkdir(parents=True)
-        for number, file in enumerate(sorted(folder.iterdir())):
-            shutil.copyfile(file, target / folder.name / f"events.out.tfevents.{number:05d}")
+        for number, file in enumerate(sorted(folder.glob(f"{_EVENTS}*"))):
+            shutil.copyfile(file, target / folder.name / f"{_EVENTS}{number:05d}")
 
 
 def _save(

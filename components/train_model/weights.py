@@ -1,6 +1,5 @@
 """The first weights of a training: published ones, a file, or a model trained before."""
 
-import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 
 from components.common import storage
-from components.common.errors import ConfigError, DataError
+from components.common.errors import ConfigError, DataError, FlowersError
 from components.common.files import file_digest
 from components.common.model_files import METADATA_FILE, MODEL_FILE, load_metadata
 from components.common.models import load_model
@@ -24,7 +23,10 @@ from components.train_model.architectures import (
 from components.train_model.models.blocks import weights_of_net
 
 PUBLISHED = "https://storage.googleapis.com/tensorflow/keras-applications"
+# The widest are published for the largest alone.
 _MOBILENET_SIZES = (96, 128, 160, 192, 224)
+# Where the home of the user cannot be written, as Keras does.
+_WITHOUT_HOME = Path(tempfile.gettempdir(), ".keras")
 _XCEPTION = "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
 # SHA-256 of published files, where it is known.
 _DIGESTS = {_XCEPTION: "e3fa32521ed48ced4af05adc950ab24963c4a00bd42e6825f8b180c65853163c"}
@@ -90,7 +92,8 @@ def published(config: ModelConfig, image_size: int) -> Published:
         return Published("xception", _XCEPTION)
     # The nets differ in nothing but the images they were trained on.
     size = config.net_size(image_size)
-    size = size if size in _MOBILENET_SIZES else _MOBILENET_SIZES[-1]
+    if size not in _MOBILENET_SIZES or config.alpha > 1.0:
+        size = _MOBILENET_SIZES[-1]
     name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels"
     return Published("mobilenet_v2", f"{name}_{config.alpha}_{size}_no_top.h5")
 
@@ -106,27 +109,50 @@ def fetch_imagenet(weights: Published, sha256: str = "") -> Path:
         ConfigError: It cannot be fetched; says which file to put where.
     """
     url = f"{PUBLISHED}/{weights.folder}/{weights.file}"
-    # Where Keras keeps such files, so that one fetched by it or for it is found. It takes another
-    # folder where this one is absent or cannot be written.
-    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
-    with contextlib.suppress(OSError):
-        home.mkdir(parents=True, exist_ok=True)
+    digest = sha256 or _DIGESTS.get(weights.file)
+    # Where Keras keeps such files, so that one fetched by it or for it is found.
+    wanted = _keras_home() / "models" / weights.file
+    path = wanted if _can_write(wanted.parent) else _WITHOUT_HOME / "models" / weights.file
+    for there in (wanted, path):
+        if there.is_file() and digest in (None, file_digest(there)):
+            return there
     try:
-        path = keras.utils.get_file(
-            weights.file,
-            url,
-            cache_dir=home,
-            cache_subdir="models",
-            file_hash=sha256 or _DIGESTS.get(weights.file),
-        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix="partial-") as scratch:
+            fetched = keras.utils.get_file(
+                weights.file, url, cache_dir=scratch, cache_subdir="", file_hash=digest
+            )
+            # In one step, since another training may look for it, and this one may be killed.
+            Path(fetched).replace(path)
+    except FlowersError:
+        raise
     # Keras raises a bare Exception for whatever the network says.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"model.weights: {url} cannot be fetched ({reason}); put the file to "
-            f"{home / 'models' / weights.file}, or set model.weights to where it is"
+            f"model.weights: {url} cannot be fetched ({reason}); put the file to {wanted}, or set "
+            "model.weights to where it is, which in a container is the only way"
         ) from error
-    return Path(path)
+    return path
+
+
+def _keras_home() -> Path:
+    if named := os.environ.get("KERAS_HOME"):
+        return Path(named)
+    try:
+        return Path.home() / ".keras"
+    # A container may run as a user that nobody knows.
+    except RuntimeError:
+        return _WITHOUT_HOME
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether files can be put into a folder, which is made if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def _local(place: str, scratch: Path) -> Path:
@@ -184,12 +210,12 @@ def _load_file(model: keras.Model, config: ModelConfig, path: Path, place: str) 
         place: Where it is from, for messages.
     """
     expected = config.weights_sha256 or _DIGESTS.get(path.name)
-    count = _count_values(path, place)
-    if expected and (received := file_digest(path)) != expected:
+    if expected and path.is_file() and (received := file_digest(path)) != expected:
         raise DataError(
             f"model.weights: {place}: expected the file with SHA-256 {expected[:12]}, received "
             f"{received[:12]}; it is damaged or another one, so fetch it anew"
         )
+    count = _count_values(path, place)
     parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     fitting = [net for net in (*parts, model) if net.count_params() == count]
     if not fitting:

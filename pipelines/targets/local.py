@@ -28,7 +28,7 @@ from components.common.step import Failure, parse_failure, parse_took
 from components.export_model.config import ExportConfig
 from components.ingest_examples.config import PhotosConfig
 from components.train_model.accelerators import AcceleratorConfig
-from components.train_model.architectures import ModelConfig
+from components.train_model.architectures import NO_WEIGHTS, ModelConfig
 from pipelines.code import code_digest
 from pipelines.console import Console, open_console
 from pipelines.history import check_earlier_splits
@@ -40,6 +40,7 @@ from pipelines.recipe import (
     pipeline_parameters,
 )
 from pipelines.targets.runners import Inputs, Runner, find_inputs, find_weights
+from pipelines.targets.target_files import TRAIN_TASK
 
 RUN_FILE = "run.json"
 LOG_FILE = "run.log"
@@ -164,14 +165,18 @@ def resume_local(folder: Path, runner: Runner) -> int:
         parameters = content["parameters"]
         # The folder may have been moved since.
         parameters["checkpoint"] = _checkpoint_place(folder)
+        done = [name for name, task in content["tasks"].items() if task["state"] == "succeeded"]
+        model = build(ModelConfig, parameters["model_config"])
+        if TRAIN_TASK in done:
+            # Nobody asks for its first weights again, which may be gone.
+            model = dataclasses.replace(model, weights=NO_WEIGHTS, weights_sha256="")
         inputs = find_inputs(
             build(PhotosConfig, {key: parameters[key] for key in _PHOTOS_KEYS}),
-            build(ModelConfig, parameters["model_config"]),
+            model,
             build(ExportConfig, parameters["export_config"]),
         )
         _check_resumable(folder, content, runner, runner.check(inputs))
         run = Run(folder, content)
-        done = [name for name, task in content["tasks"].items() if task["state"] == "succeeded"]
         _remove_unfinished(folder, done)
         run.save(
             state="running",

@@ -269,6 +269,18 @@ def resume(*arguments):
     return line
 
 
+def run_of_other_code(run, folder, training, weights):
+    """A copy of a run that was killed, whose code is no longer here."""
+    shutil.copytree(run.folder, folder, symlinks=True)
+    content = json.loads((folder / "run.json").read_text())
+    content |= {"state": "running"}
+    content["versions"]["code"] = "0" * 64
+    content["tasks"]["train-model"]["state"] = training
+    content["parameters"]["model_config"]["weights"] = weights
+    (folder / "run.json").write_text(json.dumps(content))
+    return folder
+
+
 class TestResume:
     """How a run that was killed ends, is in tests/test_kill.py."""
 
@@ -284,13 +296,22 @@ class TestResume:
         line = resume(open_run.folder, "--set", "train.epochs=9")
         assert line == "flowers: --set: a run that goes on has it from its beginning"
 
+    OF_OTHER_CODE = "expected the code and packages that began it, code 000"
+
     def test_run_of_other_code(self, open_run, tmp_path):
-        folder = Path(shutil.copytree(open_run.folder, tmp_path / "run", symlinks=True))
-        content = json.loads((folder / "run.json").read_text())
-        content |= {"state": "running"}
-        content["versions"]["code"] = "0" * 64
-        (folder / "run.json").write_text(json.dumps(content))
-        assert "expected the code and packages that began it, code 000" in resume(folder)
+        folder = run_of_other_code(open_run, tmp_path / "run", "succeeded", weights="none")
+        assert self.OF_OTHER_CODE in resume(folder)
+
+    @pytest.mark.parametrize(
+        ("training", "said"),
+        [("succeeded", OF_OTHER_CODE), ("failed", "w.h5, which is not there")],
+    )
+    def test_first_weights_are_asked_for_until_training_is_done(
+        self, open_run, tmp_path, training, said
+    ):
+        weights = str(tmp_path / "w.h5")
+        folder = run_of_other_code(open_run, tmp_path / "run", training, weights)
+        assert said in resume(folder)
 
     def test_run_that_still_runs(self, open_run):
         with (open_run.folder / "run.log").open("a") as log:

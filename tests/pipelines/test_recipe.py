@@ -140,6 +140,11 @@ def test_large_bounds_are_written_out():
             "model.drop_path: expected 0 with .*train.fine_tune_at",
         ),
         ("squeezenet", ["train.batch_norm=frozen", "train.ghost_batch_size=0"], "train.batch_norm"),
+        (
+            "mobilenet_v2",
+            ["model.weights=none", "train.batch_norm=global"],
+            "train.fine_tune_at: expected nothing with model.weights none, .*block_6_expand",
+        ),
     ],
 )
 def test_model_and_training_that_do_not_go_together(name, assignments, reason):

@@ -191,7 +191,7 @@ def test_check_passes_what_lies_within(low: float, high: float, value: float) ->
         passed = True
     except ConfigError:
         passed = False
-    assert passed == (value >= low and value <= high)
+    assert passed == (value >= low and value <= high and math.isfinite(value))
 
 
 def test_file_of_yaml_is_read(tmp_path: Path) -> None:

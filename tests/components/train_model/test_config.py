@@ -63,6 +63,10 @@ def test_wrong_model_is_refused(changes, words):
         ({"global_batch_size": 0}, "global_batch_size: expected either"),
         ({"label_smoothing": 1.5}, "label_smoothing"),
         ({"schedule": {"name": "constant", "peak": float("nan")}}, "schedule.peak"),
+        (
+            {"optimizer": {"name": "adam", "clip_norm": float("inf")}},
+            "optimizer.clip_norm: expected at least 0, received inf",
+        ),
         ({"schedule": {"name": "zigzag"}}, "schedule.name: expected one of constant, one_cycle"),
         ({"schedule": {"peak": 0.1}}, "schedule.name: missing; expected one of constant"),
         ({"schedule": CYCLE | {"warmup": 1.0}}, "schedule.warmup: expected 0 to 0.9, received 1"),

@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -25,13 +26,14 @@ from components.common.models import load_model
 from components.train_model import fitting, mixing
 from components.train_model import train as train_module
 from components.train_model.architectures import ModelConfig
+from components.train_model.checkpoints import alone_in
 from components.train_model.component import train_model
 from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.input_pipeline import eval_batches
 from components.train_model.optimizers import LossScaling, make_optimizer
 from components.train_model.train import train
 from tests.buckets import emulator
-from tests.builders import TINY_MODEL, TINY_TRAIN, make_dataset
+from tests.builders import TINY_MODEL, TINY_TRAIN, make_dataset, make_model
 from tests.kills import Killed, killed_after
 
 OUTPUTS = ("model", "metrics", "report")
@@ -368,11 +370,11 @@ def test_last_phase_has_milder_crops_and_mixes_nothing(examples, tmp_path, monke
 STILL = {"optimizer": {"name": "sgd"}, "keep": "last", "schedule": constant(1e-8)}
 
 
-def learned(examples, tmp_path, **changes):
+def learned(examples, tmp_path, model=None, **changes):
     """Names of the layers of `TINY_MODEL` whose kernels are others than those it begins with."""
     kernels = []
     for name, own in (("still", {}), ("learned", changes)):
-        run(examples, tmp_path / name, **STILL | own)
+        run(examples, tmp_path / name, model=model, **STILL | own)
         layers = load_model(tmp_path / name / "model").layers
         kernels.append({one.name: one.kernel.numpy() for one in layers if hasattr(one, "kernel")})
     before, after = kernels
@@ -385,9 +387,11 @@ def test_nothing_but_the_head_learns_in_its_phase(examples, tmp_path):
 
 
 def test_layers_in_front_of_the_first_that_learns_stay(examples, tmp_path):
-    everything = learned(examples, tmp_path / "all", schedule=constant(0.5))
+    model = {"weights": str(make_model(tmp_path / "first", examples))}
+    peak = constant(0.5)
+    everything = learned(examples, tmp_path / "all", model, schedule=peak)
     behind = learned(
-        examples, tmp_path / "some", schedule=constant(0.5), fine_tune_at="fire3_squeeze1x1"
+        examples, tmp_path / "some", model, schedule=peak, fine_tune_at="fire3_squeeze1x1"
     )
     assert {"conv1", "softmax"} < everything
     assert behind == {name for name in everything if name == "softmax" or "fire3" in name}
@@ -530,6 +534,44 @@ def test_training_goes_on_as_if_nothing_had_happened(
     whole, second = (load_model(tmp_path / name / "model") for name in ("whole", "resumed"))
     for one, other in zip(whole.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", ["file", "whitening"])
+def test_training_that_goes_on_asks_for_no_first_weights(examples, tmp_path, monkeypatch, first):
+    folder = make_model(tmp_path / "first", examples)
+    model = {"weights": str(folder)} if first == "file" else {"stem_init": first}
+    undisturbed = run(examples, tmp_path / "whole", model=model, epochs=3)
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"))
+    with monkeypatch.context() as patched:
+        killed_after(patched, 1)
+        with pytest.raises(Killed):
+            run(examples, tmp_path / "killed", saving=saving, model=model, epochs=3)
+    shutil.rmtree(folder)
+    monkeypatch.setattr(train_module, "whiten_stem", None)
+    resumed = run(examples, tmp_path / "resumed", saving=saving, model=model, epochs=3)
+    np.testing.assert_allclose(figures(resumed), figures(undisturbed), rtol=1e-5)
+
+
+def test_checkpoint_folder_is_that_of_one_training_at_a_time(examples, tmp_path):
+    folder = tmp_path / "checkpoint"
+    saving = CheckpointConfig(str(folder))
+    with (
+        alone_in(folder, "another"),
+        pytest.raises(ConfigError, match="expected a folder that no other training"),
+    ):
+        run(examples, tmp_path / "refused", saving=saving)
+    assert list(folder.iterdir()) == []
+    assert run(examples, tmp_path / "later", saving=saving).history
+
+
+def test_files_of_others_among_the_logs_stay_out_of_the_model(examples, tmp_path):
+    logs = tmp_path / "checkpoint" / "tensorboard"
+    (logs / "train").mkdir(parents=True)
+    (logs / ".DS_Store").touch()
+    (logs / "train" / ".DS_Store").touch()
+    run(examples, tmp_path, saving=CheckpointConfig(str(tmp_path / "checkpoint")))
+    copied = {path.name for path in (tmp_path / "model" / "tensorboard").rglob("*")}
+    assert copied == {"train", "validation", "events.out.tfevents.00000"}
 
 
 def test_training_goes_on_on_another_machine_from_the_bucket(

@@ -1,8 +1,11 @@
 import functools
 import hashlib
 import http.server
+import os
 import shutil
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,14 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
 from components.common.config import build
-from components.common.errors import ConfigError, DataError
+from components.common.errors import ConfigError, DataError, RetryError
 from components.common.model_files import ModelMetadata
 from components.common.models import save_model
 from components.train_model import weights
 from components.train_model.architectures import ModelConfig
 from components.train_model.models import build_model
 from components.train_model.models.blocks import average_over_flip, resize_first
+from components.train_model.preemption import Preemption
 from components.train_model.weights import Published, fetch_imagenet, load_first_weights, published
 from tests.buckets import emulator
 
@@ -150,6 +154,12 @@ def test_file_with_another_digest_than_the_recipe_gives(backbone_file):
     assert all((one == other).all() for one, other in zip(model.get_weights(), before, strict=True))
 
 
+def test_damaged_file_is_known_by_the_digest_that_the_recipe_gives(tmp_path):
+    (tmp_path / "w.h5").write_bytes(b"cut off")
+    with pytest.raises(DataError, match="it is damaged or another one, so fetch it anew"):
+        load(net(MOBILENET), MOBILENET | {"weights_sha256": "ab" * 32}, tmp_path / "w.h5")
+
+
 def test_digest_of_a_model_of_ours(model_folder_of_ours):
     with pytest.raises(ConfigError, match="weights_sha256: expected nothing with"):
         load(net(CONVNET), CONVNET | {"weights_sha256": "ab" * 32}, model_folder_of_ours)
@@ -208,6 +218,8 @@ def test_model_of_ours_of_other_sizes(model_folder_of_ours):
         ({"name": "mobilenet_v2"}, 192, "kernels_1.0_192_no_top.h5"),
         ({"name": "mobilenet_v2", "test_size": 160}, 192, "kernels_1.0_160_no_top.h5"),
         ({"name": "mobilenet_v2", "alpha": 0.35}, 331, "kernels_0.35_224_no_top.h5"),
+        # The two widest are published for one size.
+        ({"name": "mobilenet_v2", "alpha": 1.4}, 192, "kernels_1.4_224_no_top.h5"),
         ({"name": "xception"}, 331, "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"),
     ],
 )
@@ -257,6 +269,57 @@ def test_imagenet_weights_are_fetched_once(backbone_file, published_files, keras
     (published_files / name).unlink()
     load(net(MOBILENET), MOBILENET, "imagenet")
     assert (keras_home / "models" / name).is_file()
+
+
+def test_file_has_its_name_when_it_is_whole(published_files, keras_home, monkeypatch):
+    (published_files / "file.h5").write_bytes(bytes(1 << 20))
+    seen = []
+
+    def copy_and_look(_self, source, target):
+        target.write(source.read(1 << 19))
+        target.flush()
+        while not (begun := [x for x in keras_home.rglob("*") if x.is_file()]):
+            time.sleep(0.01)
+        seen.extend(begun)
+        target.write(source.read())
+
+    monkeypatch.setattr(QuietHandler, "copyfile", copy_and_look)
+    path = fetch_imagenet(Published("mobilenet_v2", "file.h5"))
+    assert path == keras_home / "models" / "file.h5"
+    assert path.stat().st_size == 1 << 20
+    assert seen
+    assert path not in seen
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_machine_that_is_taken_away_while_it_fetches(published_files, keras_home, monkeypatch):
+    (published_files / "file.h5").write_bytes(bytes(100))
+    monkeypatch.setattr(QuietHandler, "copyfile", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with Preemption().listening(), pytest.raises(RetryError, match="start the same again"):
+        fetch_imagenet(Published("mobilenet_v2", "file.h5"))
+    assert list((keras_home / "models").iterdir()) == []
+
+
+def test_home_that_cannot_be_written(published_files, tmp_path, monkeypatch):
+    (tmp_path / "home").touch()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(weights, "_WITHOUT_HOME", tmp_path / "elsewhere")
+    (published_files / "file.h5").write_bytes(b"weights")
+    for _ in range(2):
+        path = fetch_imagenet(Published("mobilenet_v2", "file.h5"))
+        assert path == tmp_path / "elsewhere" / "models" / "file.h5"
+        assert path.read_bytes() == b"weights"
+        (published_files / "file.h5").unlink(missing_ok=True)
+
+
+def test_kept_file_that_is_damaged_is_fetched_anew(published_files, keras_home):
+    (published_files / "file.h5").write_bytes(b"weights")
+    (keras_home / "models").mkdir(parents=True)
+    (keras_home / "models" / "file.h5").write_bytes(b"wei")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    path = fetch_imagenet(Published("mobilenet_v2", "file.h5"), digest)
+    assert path == keras_home / "models" / "file.h5"
+    assert path.read_bytes() == b"weights"
 
 
 def test_file_that_cannot_be_fetched_says_where_to_put_it(published_files, keras_home):
