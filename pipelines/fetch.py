@@ -143,7 +143,8 @@ def _continue(archive: Archive, partial: Path, timeout: float, shown: Progress) 
                     have = came
                     if have > archive.size:
                         break
-    except (requests.RequestException, OSError) as error:
+    # Others are of the disk.
+    except (requests.RequestException, ConnectionError, TimeoutError) as error:
         return _NetworkError(error)
     return None
 

@@ -85,12 +85,12 @@ def build_images(config: BuildConfig, checkout: Path, lock_path: Path) -> ImageL
     """
     if not (checkout / DOCKERFILE).is_file():
         raise ConfigError(f"{DOCKERFILE} is not here: run this in a checkout of the repository")
-    commit = config.commit or _commit_of(checkout)
-    if config.push and commit.endswith("-changed"):
-        raise ConfigError(
-            "--push: the working tree differs from its commit, which the image would be named "
-            "after: commit first"
-        )
+    here = _commit_of(checkout)
+    commit = config.commit or here
+    if not commit:
+        raise ConfigError("--commit: this is no git checkout, so name the commit")
+    if config.push and here:
+        _check_committed(here, commit)
     docker = _Docker(config.docker, checkout)
     docker.check()
     images = {target: _build(docker, config, target, commit) for target in config.targets}
@@ -142,7 +142,20 @@ def _images_of(lock_path: Path, commit: str) -> dict[str, str]:
     return {}
 
 
+def _check_committed(here: str, commit: str) -> None:
+    """Refuses to push other code than that of the commit which the images are named after."""
+    if here.endswith("-changed"):
+        raise ConfigError(
+            "--push: the working tree differs from its commit, which the image would be named "
+            "after: commit first"
+        )
+    if not here.startswith(commit):
+        raise ConfigError(f"--commit: expected {here}, which is checked out, received {commit}")
+
+
 def _commit_of(checkout: Path) -> str:
+    """What is checked out; a build service has the files without it, and then this is empty."""
+
     def git(*arguments: str) -> str:
         return subprocess.run(  # noqa: S603
             ["git", *arguments],  # noqa: S607
@@ -155,8 +168,8 @@ def _commit_of(checkout: Path) -> str:
     try:
         commit = git("rev-parse", "HEAD")
         changed = git("status", "--porcelain", "--", *_SOURCES)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise ConfigError("--commit: this is no git checkout, so name the commit") from error
+    except (OSError, subprocess.CalledProcessError):
+        return ""
     return f"{commit}-changed" if changed else commit
 
 

@@ -11,7 +11,8 @@ import click
 import docstring_parser
 
 from components.common.config import build, is_required, read_mapping
-from components.common.errors import FlowersError
+from components.common.errors import FlowersError, UserError
+from components.common.resources import lacking_resource
 
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -118,6 +119,11 @@ def run_cli(command: click.Command, arguments: Sequence[str] | None = None) -> N
         _fail(f"{name}: interrupted", 130)
     except FlowersError as error:
         _fail(f"{name}: {' '.join(str(error).split())}", error.exit_code)
+    except (OSError, MemoryError) as error:
+        said = lacking_resource(error)
+        if not said:
+            raise
+        _fail(f"{name}: {said}", UserError.exit_code)
     sys.exit(result if isinstance(result, int) else 0)
 
 

@@ -2,21 +2,37 @@
 
 import _thread
 import ctypes
+import math
 import os
 import select
 import signal
 import sys
+from pathlib import Path
 
 # Names the process of the run in the environment of its tasks.
 RUN_PROCESS = "FLOWERS_RUN_PROCESS"
 _PR_SET_PDEATHSIG = 1
+# What a container may use: time of all cores together, and the period it is for, in microseconds.
+# Source: https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 def count_cores() -> int:
-    """CPU cores that this process may use."""
+    """CPU cores that this process may use, which a container may have fewer of than it sees."""
+    seen = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        seen = len(os.sched_getaffinity(0))
+    return min(seen, _quota() or seen)
+
+
+def _quota() -> int:
+    """The quota of this container in cores, rounded up; 0 for none."""
+    try:
+        time, period = map(int, _CPU_MAX.read_text().split())
+        return max(1, math.ceil(time / period))
+    except (OSError, ValueError, ArithmeticError):
+        # No such file, or `max` in place of a number.
+        return 0
 
 
 def end_with_run() -> None:

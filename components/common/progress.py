@@ -51,7 +51,12 @@ def format_line(event: Event) -> str:
 
 def say(step: str, text: str) -> None:
     """Prints a message of a step."""
-    print(f"[{step}] {text}", flush=True)
+    _print(f"[{step}] {text}")
+
+
+def _print(line: str) -> None:
+    # File names are bytes: one that is not UTF-8 must not end the step that tells of it.
+    print(line.encode("utf-8", "backslashreplace").decode(), flush=True)
 
 
 def parse_message(line: str) -> tuple[str, str] | None:
@@ -81,7 +86,7 @@ class _Lines:
         finished = self._event.done >= self._event.total
         if finished or now - self._printed_at >= _SECONDS_BETWEEN_LINES:
             self._printed_at = now
-            print(format_line(self._event), flush=True)
+            _print(format_line(self._event))
 
 
 class _Bar:

@@ -231,20 +231,24 @@ def translate(error: Exception) -> FlowersError:
     """What Google's client raised, as one line that says what to do."""
     import requests
     from google.api_core import exceptions
-    from google.auth.exceptions import GoogleAuthError
+    from google.auth.exceptions import GoogleAuthError, TransportError
 
     text = " ".join(str(getattr(error, "message", "") or error).split())[:300]
     if isinstance(error, FlowersError):
         return error
     if isinstance(error, exceptions.NotFound):
         return NotFoundError(f"Vertex AI knows of no such thing: {text}")
-    if isinstance(error, (exceptions.Unauthorized, GoogleAuthError)):
+    # Where nobody could be asked for a token, the credential may be as good as ever.
+    unanswered = (exceptions.GoogleAPICallError, requests.RequestException, TransportError)
+    if isinstance(error, exceptions.Unauthorized) or (
+        isinstance(error, GoogleAuthError) and not isinstance(error, TransportError)
+    ):
         return ConfigError(f"no valid Google credential ({text}); {LOGIN}")
     if isinstance(error, exceptions.Forbidden):
         return ConfigError(f"no permission ({text}); docs/vertex.md lists the roles")
     if isinstance(error, exceptions.BadRequest):
         return ConfigError(f"Vertex AI refuses the request: {text}")
-    if isinstance(error, (exceptions.GoogleAPICallError, requests.RequestException)):
+    if isinstance(error, unanswered):
         return FlowersError(f"Vertex AI does not answer as it should ({text}); try again later")
     raise error
 

@@ -5,6 +5,9 @@ from typing import Any
 
 from components.common.config import Range, check
 
+# What messages call the step.
+STEP = "export-model"
+
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:

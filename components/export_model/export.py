@@ -27,7 +27,7 @@ from components.common.tfrecords import read_shard
 from components.common.verdict import Verdict, require_blessing
 from components.export_model.card import make_card, to_markdown
 from components.export_model.checks import FormatCheck, Tally, answers
-from components.export_model.config import ExportConfig, Origin
+from components.export_model.config import STEP, ExportConfig, Origin
 from components.export_model.formats import (
     Written,
     copy_keras,
@@ -37,7 +37,6 @@ from components.export_model.formats import (
 from components.export_model.photos import find_rights
 from components.export_model.report import write_report
 
-STEP = "export-model"
 # TensorFlow keeps this folder beside a SavedModel and gives it no meaning of its own.
 EXTRA = "assets.extra"
 METADATA_FILE = Path(EXTRA, "flowers.json")
@@ -189,7 +188,10 @@ def _write(net: keras.Model, metadata: ModelMetadata, folder: Path) -> None:
 
 
 def _preprocess(encoded: tf.Tensor, image_size: int, resize: str) -> tf.Tensor:
-    """One photo as it is sent -> `uint8` [image_size, image_size, 3], as ingestion does it."""
+    """One photo as it is sent -> `uint8` [image_size, image_size, 3], as ingestion does it.
+
+    Colour profiles, which TensorFlow does not read, are left out.
+    """
     return image_ops.to_square(image_ops.decode_image(encoded), image_size, resize)
 
 

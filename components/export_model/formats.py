@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.common.model_files import MODEL_FILE
+from components.common.processes import count_cores
 
 # `uint8` [batch, side, side, 3] -> `float32` [batch, classes].
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -103,7 +104,7 @@ def _litert(content: bytes) -> Predict:
     with _hushed(), warnings.catch_warnings():
         # It speaks of another package, which would be a second runtime in the image.
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter")
-        interpreter = tf.lite.Interpreter(model_content=content, num_threads=os.cpu_count())
+        interpreter = tf.lite.Interpreter(model_content=content, num_threads=count_cores())
         interpreter.allocate_tensors()
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
 

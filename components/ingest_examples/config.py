@@ -3,8 +3,10 @@
 import dataclasses
 from pathlib import Path
 
+from components.common import storage
 from components.common.config import Range, check, choose
 from components.common.errors import ConfigError
+from components.common.import_files import folder_of
 from components.common.resizing import CROP, RESIZES
 
 
@@ -46,20 +48,15 @@ class PhotosConfig:
             return self.manifest
         if self.images.startswith("gs://"):
             here = Path(self.manifest).is_file()
-            return self.manifest if here else f"{self.images.rstrip('/')}/{self.manifest}"
+            return self.manifest if here else storage.join(folder_of(self.images), self.manifest)
         return str(self.manifest_path())
 
     def manifest_path(self) -> Path | None:
         """Where a local manifest is: beside the photos, or else as named; None for none."""
         if not self.manifest or "://" in self.manifest:
             return None
-        beside = Path(self.images, self.manifest)
+        beside = Path(folder_of(self.images), self.manifest)
         return beside if beside.is_file() else Path(self.manifest)
-
-
-def is_import_file(images: str) -> bool:
-    """Whether `--images` names an import file of Vertex AI, here or in a bucket."""
-    return images.lower().endswith((".csv", ".jsonl")) and not Path(images).is_dir()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -292,7 +292,7 @@ def _warn(ledger: Ledger, class_names: tuple[str, ...], clusters: list[list[int]
         )
     conflicts = list(label_conflicts(ledger, clusters))
     if conflicts:
-        first = ", ".join(ledger.photos[index].name for index in conflicts[0])
+        first = ledger.first_names(conflicts[0], len(conflicts[0]))
         say(
             STEP,
             f"warning: {len(conflicts)} groups of photos that look alike have more than one label, "

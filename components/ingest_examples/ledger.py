@@ -4,7 +4,8 @@ import csv
 import dataclasses
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from components.ingest_examples.sources import Photo
 
 REASONS = tuple(Reason)
 _NONE = -1
+# Photos that a message names: there may be thousands that are alike.
+_NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,10 +179,16 @@ class Ledger:
             for index in np.nonzero(self.split != _NONE)[0].tolist()
         )
 
+    def first_names(self, indices: Iterable[int], count: int) -> str:
+        """The names of the first of so many photos, and how many more there are."""
+        names = [self.photos[index].name for index in islice(indices, _NAMED)]
+        more = f" and {count - len(names)} more" if count > len(names) else ""
+        return ", ".join(names) + more
+
     def group(self, index: int) -> str | None:
         """Key that decides the split of a photo; None where the manifest does not know it."""
         if self._groups is not None:
-            name = self.photos[index].name
+            name = self.photos[index].listed_as or self.photos[index].name
             if name not in self._groups.of:
                 return None
             # An empty cell says that nobody knows: then the photo is a group of its own.

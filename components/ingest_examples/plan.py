@@ -99,7 +99,7 @@ def _reject_copies(ledger: Ledger, copies: Sequence[int]) -> None:
                 ledger.reject(index, Reason.EXACT_DUPLICATE, f"same bytes as {photos[kept].name}")
         return
     for index in copies:
-        others = ", ".join(photos[other].name for other in copies if other != index)
+        others = ledger.first_names((other for other in copies if other != index), len(copies) - 1)
         ledger.reject(index, Reason.TWO_LABELS, f"same bytes as {others}")
 
 

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Protocol, TypeVar
 
 from components.common.errors import FlowersError
-from components.common.processes import end_with_parent
+from components.common.processes import count_cores, end_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,7 +55,7 @@ class LocalRunner:
 
     def __init__(self, workers: int = 0) -> None:
         """Takes the number of processes; 0 for one per core."""
-        self._workers = workers or os.cpu_count() or 1
+        self._workers = workers or count_cores()
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "LocalRunner":

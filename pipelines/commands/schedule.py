@@ -174,6 +174,14 @@ def _tell_runs(config: Any) -> None:
         click.echo(f"next run  {moment.isoformat()}  {config.time_zone}")
 
 
+def _tell_next(view: Any) -> None:
+    moments = view.next_runs()
+    if moments is None:
+        click.echo("next run     not known: the cron is none of five fields")
+    for moment in moments or ():
+        click.echo(f"next run     {moment.isoformat()}")
+
+
 @schedule.command("list")
 @_place
 def list_(target: str, **arguments: Any) -> None:
@@ -199,9 +207,7 @@ def show(name: str, target: str, **arguments: Any) -> None:
     if one.runs:
         click.echo(f"runs         {one.runs}")
     click.echo(f"concurrency  {one.concurrency}")
-    if one.state == "active":
-        for moment in one.next_runs():
-            click.echo(f"next run     {moment.isoformat()}")
+    _tell_next(one)
 
 
 @schedule.command()
@@ -244,7 +250,7 @@ def update(name: str, target: str, **arguments: Any) -> None:
     config = ScheduleConfig(name, **({"cron": cron, "time_zone": zone} | given))
     schedules.update(config, sorted({_FIELDS[key] for key in given}))
     click.echo(f"updated {name}")
-    _tell_runs(config)
+    _tell_next(schedules.view(schedules.find(name)))
 
 
 @schedule.command()

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from components.common.cli import PATH, config_options, take_config
-from components.common.errors import ConfigError, UserError
+from components.common.errors import ConfigError, FlowersError, UserError
 from components.ingest_examples.config import PhotosConfig
 from pipelines.commands.options import (
     ALL_FLAGS,
@@ -124,6 +124,9 @@ def _wait(follow: Follow) -> int:
     except KeyboardInterrupt:
         print("flowers submit: stopped waiting; the run goes on", file=sys.stderr)
         return 130
+    except FlowersError as error:
+        # Neither the end of the run nor the fault of who waits for it.
+        raise FlowersError(f"stopped waiting ({error}); the run goes on") from error
     # Flushed, so that the reason is the last line also where both streams go into one file.
     sys.stdout.flush()
     print(

@@ -106,10 +106,11 @@ class Kubeflow(Service):
         """Whether the same request may succeed in a while."""
         import kfp_server_api
         import urllib3
+        from google.auth.exceptions import TransportError
 
         if isinstance(error, kfp_server_api.ApiException):
             return error.status in _PASSING
-        return isinstance(error, urllib3.exceptions.HTTPError)
+        return isinstance(error, (urllib3.exceptions.HTTPError, TransportError))
 
     def is_taken(self, error: Exception) -> bool:
         """Never: Kubeflow Pipelines gives the ids itself."""
@@ -119,10 +120,12 @@ class Kubeflow(Service):
         """What KFP's client raised, as one line that says what to do."""
         import kfp_server_api
         import urllib3
-        from google.auth.exceptions import GoogleAuthError
+        from google.auth.exceptions import GoogleAuthError, TransportError
 
         if isinstance(error, FlowersError):
             return error
+        if isinstance(error, TransportError):
+            return FlowersError(f"Google does not answer ({_one_line(error)})")
         if isinstance(error, GoogleAuthError):
             return ConfigError(f"no valid Google credential ({_one_line(error)})")
         if isinstance(error, urllib3.exceptions.HTTPError):

@@ -148,7 +148,8 @@ def run_local(
 def resume_local(folder: Path, runner: Runner) -> int:
     """Goes on with a run that was killed, interrupted or failed.
 
-    What was done stays: the outputs of tasks that ended well, and the checkpoint of the training.
+    What was done stays: the outputs of tasks that ended well, unless the folder was moved, and the
+    checkpoint of the training.
 
     Args:
         folder: Folder of the run.
@@ -163,9 +164,11 @@ def resume_local(folder: Path, runner: Runner) -> int:
     with _open_log(folder) as log:
         content = read_mapping(str(folder / RUN_FILE))
         parameters = content["parameters"]
-        # The folder may have been moved since.
+        # KFP knows what was done by the place where it lies. A training goes on all the same.
+        moved = parameters["checkpoint"] != _checkpoint_place(folder)
         parameters["checkpoint"] = _checkpoint_place(folder)
-        done = [name for name, task in content["tasks"].items() if task["state"] == "succeeded"]
+        tasks = {} if moved else content["tasks"]
+        done = [name for name, task in tasks.items() if task["state"] == "succeeded"]
         model = build(ModelConfig, parameters["model_config"])
         if TRAIN_TASK in done:
             # Nobody asks for its first weights again, which may be gone.
@@ -177,6 +180,8 @@ def resume_local(folder: Path, runner: Runner) -> int:
         )
         _check_resumable(folder, content, runner, runner.check(inputs))
         run = Run(folder, content)
+        if moved:
+            remove(folder / ROOT / CACHE)
         _remove_unfinished(folder, done)
         run.save(
             state="running",

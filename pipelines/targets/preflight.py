@@ -86,13 +86,15 @@ def _token() -> str:
     found = credentials(endpoint)
     if endpoint:
         return ""
-    from google.auth.exceptions import GoogleAuthError
+    from google.auth.exceptions import GoogleAuthError, TransportError
     from google.auth.transport.requests import Request
 
     try:
         found.refresh(Request())
     except GoogleAuthError as error:
         text = " ".join(str(error).split())[:200]
+        if isinstance(error, TransportError):
+            raise FlowersError(f"Google does not answer ({text}); try again later") from error
         raise ConfigError(f"the Google credential is not valid ({text}); {LOGIN}") from error
     return str(found.token)
 

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 from components.common import storage
 from components.common.errors import ConfigError
 from components.common.extras import require_onnx
+from components.common.import_files import is_import_file
 from components.common.processes import RUN_PROCESS
 from components.common.step import require_tensorflow
 from components.export_model.config import ExportConfig
-from components.ingest_examples.config import PhotosConfig, is_import_file
+from components.ingest_examples.config import PhotosConfig
 from components.train_model.architectures import IMAGENET, NO_WEIGHTS, ModelConfig
 
 

@@ -7,11 +7,20 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from components.common.errors import ConfigError
+from components.common.errors import (
+    ConfigError,
+    FlowersError,
+    GateClosedError,
+    RetryError,
+    UserError,
+)
 
 # End of a step that means something to the caller, by the name of the task.
 _REFUSING = "refuse-model"
 _EXIT = re.compile(r"(?:non-zero status of|exit (?:status|code)) (\d+)")
+_MEANING_SOMETHING = {UserError.exit_code, GateClosedError.exit_code, RetryError.exit_code}
+# How long a backend may be out of reach while its run goes on, in seconds.
+_OUTAGE = 1800.0
 
 
 class Step(NamedTuple):
@@ -75,10 +84,27 @@ def follow(
 
     Returns:
         Exit code of the run as that of `flowers run`, and the last line.
+
+    Raises:
+        FlowersError: The backend refuses the question, or is out of reach for half an hour.
     """
     seen: dict[str, str] = {}
+    answered = time.monotonic()
+    out_of_reach = False
     while True:
-        run = look()
+        try:
+            run = look()
+        except UserError:
+            raise
+        except FlowersError as error:
+            if time.monotonic() - answered > _OUTAGE:
+                raise
+            if not out_of_reach:
+                tell(f"{error}; the run goes on, and is asked for again")
+            out_of_reach = True
+            time.sleep(poll)
+            continue
+        answered, out_of_reach = time.monotonic(), False
         for step in run.steps:
             if seen.get(step.name) != step.state:
                 seen[step.name] = step.state
@@ -111,4 +137,4 @@ def _colon(reason: str) -> str:
 def _exit_code(message: str) -> int:
     """The exit code of the step, where the backend's message has it."""
     found = _EXIT.search(message)
-    return int(found[1]) if found and int(found[1]) in {2, 3} else 1
+    return int(found[1]) if found and int(found[1]) in _MEANING_SOMETHING else 1

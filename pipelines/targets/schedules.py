@@ -177,9 +177,20 @@ class ScheduleView(NamedTuple):
     runs: str
     concurrency: int
 
-    def next_runs(self) -> list[datetime.datetime]:
-        """The next three runs of one that is active, start and end kept."""
-        return ScheduleConfig(self.name, self.cron, self.zone).runs_within(self.start, self.end)
+    def next_runs(self) -> list[datetime.datetime] | None:
+        """The next three runs, start and end kept; none of one that is not active.
+
+        None where the cron does not say: that of a schedule which was made by hand may have other
+        fields, or be an interval.
+        """
+        if self.state != "active":
+            return []
+        try:
+            # Its name may be one that we would not give. KFP's documents write ? for any day.
+            config = ScheduleConfig("shown", self.cron.replace("?", "*"), self.zone)
+        except ConfigError:
+            return None
+        return config.runs_within(self.start, self.end)
 
 
 def first_of(schedules: Callable[..., list[Any]], name: str) -> Any:

@@ -83,6 +83,10 @@ def _with_exit_task(body: Callable[..., None], exit_task: Callable[[], Any]) -> 
     return graph
 
 
+# What Google's wrapper calls the task that was the training.
+_TRAIN_JOB = "custom-training-job"
+
+
 def _as_custom_job(component: Any, target: VertexTarget) -> Any:
     """Training as a CustomJob, which can name a machine, a disk, spot and a TPU topology."""
     from google_cloud_pipeline_components.v1.custom_job import (
@@ -131,8 +135,10 @@ def _set_machines(spec: dict[str, Any], target: VertexTarget) -> None:
     """Puts CPU, memory and retries where KFP would put them."""
     machines = {name: one.machine_type for name, one in target.tasks.items() if one.machine_type}
     retries = {name: one.retries for name, one in target.tasks.items()}
-    retries[TRAIN_TASK] = target.train.retries
-    if not target.train.accelerator:
+    if target.train.accelerator:
+        retries[_TRAIN_JOB] = target.train.retries
+    else:
+        retries[TRAIN_TASK] = target.train.retries
         machines[TRAIN_TASK] = target.train.machine_type
     for task, machine in machines.items():
         cpu, memory = cpu_and_memory(machine)

@@ -207,6 +207,13 @@ def test_no_network_is_one_line(tmp_path: Path) -> None:
     )
 
 
+def test_full_disk_is_no_fault_of_the_network(site: Site, tmp_path: Path) -> None:
+    (tmp_path / ".photos.download").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        fetch(site.archive(), tmp_path / "photos", QUICK)
+    assert len(site.asked) == 1
+
+
 def test_output_that_exists_is_refused_before_anything_is_asked(site: Site, tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     with pytest.raises(ConfigError, match="already exists"):

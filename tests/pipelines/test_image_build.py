@@ -46,6 +46,29 @@ def test_mistake_is_one_line_and_exit_code_2(checkout, arguments, words):
     assert [path.name for path in checkout.iterdir()] == ["containers"]
 
 
+@pytest.mark.parametrize(
+    ("change", "commit", "reason"),
+    [("RUN true\n", "", "commit first"), ("", "1234567", "which is checked out, received 1234567")],
+)
+def test_other_code_than_that_of_the_commit_is_not_pushed(checkout, change, commit, reason):
+    def git(*arguments):
+        person = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+        command = ["git", *person, *arguments]
+        return subprocess.run(
+            command, cwd=checkout, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    with (checkout / "containers" / "Dockerfile").open("a") as file:
+        file.write(change)
+    named = f"--commit={commit or git('rev-parse', 'HEAD')}"
+    finished = build(named, "--push", "--registry=127.0.0.1:1/project/flowers", cwd=checkout)
+    assert finished.returncode == 2
+    assert finished.stderr.endswith(f"{reason}\n")
+
+
 def test_outside_a_checkout(tmp_path):
     finished = build(cwd=tmp_path)
     assert finished.returncode == 2

@@ -372,6 +372,7 @@ class TestWait:
             ("train-model", "failed to execute component: exit status 1", 1),
             ("ingest-examples", "Error (exit code 2)", 2),
             ("deploy-model", "failed to execute component: exit status 3", 3),
+            ("train-model", "Error (exit code 75)", 75),
             ("train-model", "The node was preempted", 1),
         ],
     )
@@ -440,6 +441,21 @@ class TestSchedule:
         code, _, err = run(capsys, "schedule", "pause", *name)
         assert code == 2
         assert "there is no such schedule; there are: none" in err
+
+    @pytest.mark.parametrize(
+        ("trigger", "shown"),
+        [
+            ({"periodic_schedule": {"interval_second": "3600"}}, "not known: the cron is none"),
+            ({"cron_schedule": {"cron": "0 0 3 ? * 1"}}, "T03:00:00+00:00"),
+        ],
+    )
+    def test_schedule_that_was_made_by_hand_is_shown(self, ready, capsys, trigger, shown):
+        run(capsys, *CREATE)
+        (made,) = ready.recurring.values()
+        made |= {"trigger": trigger, "display_name": "team/nightly (eu)"}
+        code, out, err = run(capsys, "schedule", "show", "--name", made["display_name"], *PLACE)
+        assert (code, err) == (0, "")
+        assert shown in out.splitlines()[-1]
 
     def test_all_pages_are_read(self, fake, documents):
         kubeflow = runs.Kubeflow(KubeflowTarget(fake.address))

@@ -277,6 +277,7 @@ def run_of_other_code(run, folder, training, weights):
     content["versions"]["code"] = "0" * 64
     content["tasks"]["train-model"]["state"] = training
     content["parameters"]["model_config"]["weights"] = weights
+    content["parameters"]["checkpoint"] = str(folder / ".kfp" / "checkpoint")
     (folder / "run.json").write_text(json.dumps(content))
     return folder
 
@@ -303,14 +304,21 @@ class TestResume:
         assert self.OF_OTHER_CODE in resume(folder)
 
     @pytest.mark.parametrize(
-        ("training", "said"),
-        [("succeeded", OF_OTHER_CODE), ("failed", "w.h5, which is not there")],
+        ("training", "moved", "said"),
+        [
+            ("succeeded", False, OF_OTHER_CODE),
+            ("failed", False, "w.h5, which is not there"),
+            # Nothing of it is known as done there.
+            ("succeeded", True, "w.h5, which is not there"),
+        ],
     )
     def test_first_weights_are_asked_for_until_training_is_done(
-        self, open_run, tmp_path, training, said
+        self, open_run, tmp_path, training, moved, said
     ):
         weights = str(tmp_path / "w.h5")
         folder = run_of_other_code(open_run, tmp_path / "run", training, weights)
+        if moved:
+            folder = folder.rename(tmp_path / "moved")
         assert said in resume(folder)
 
     def test_run_that_still_runs(self, open_run):

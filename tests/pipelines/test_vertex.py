@@ -314,6 +314,7 @@ class TestWait:
             ("train-model", "The replica workerpool0-0 exited with a non-zero status of 1.", 1),
             ("ingest-examples", "The replica exited with a non-zero status of 2.", 2),
             ("deploy-model", "The replica exited with a non-zero status of 3.", 3),
+            ("train-model", "The replica exited with a non-zero status of 75.", 75),
             ("train-model", "out of quota", 1),
         ],
     )
@@ -333,6 +334,15 @@ class TestWait:
         play(fake, steps, v1.PipelineState.PIPELINE_STATE_FAILED)
         code, _, err = run(capsys, *SUBMIT, "--wait")
         assert (code, err) == (3, "flowers submit: gate closed\n")
+
+    def test_question_that_is_refused_is_no_end_of_the_run(self, fake, here, capsys):
+        lock_images(here, fake)
+        fake.advance = lambda _job: setattr(fake, "token_is_expired", True)
+        code, out, err = run(capsys, *SUBMIT, "--wait")
+        assert code == 1
+        assert "submitted" in out
+        assert err.startswith("flowers: stopped waiting (no valid Google credential (")
+        assert err.endswith("; the run goes on\n")
 
     def test_cancelled_is_130(self, fake, here, capsys):
         lock_images(here, fake)
@@ -396,6 +406,15 @@ class TestSchedule:
         moments = [line.split()[2] for line in shown.splitlines() if line.startswith("next run")]
         # The Mondays between them.
         assert moments == ["2998-01-01T03:00:00+00:00", "2998-01-08T03:00:00+00:00"]
+
+    def test_update_shows_the_runs_that_will_be(self, fake, here, capsys):
+        self.create(fake, here, capsys, "--start", "2998-01-01T00:00")
+        change = ["schedule", "update", "--name", "weekly", *PLACE, "--cron"]
+        out = run(capsys, *change, "30 4 * * *")[1]
+        moments = [line.split()[2] for line in out.splitlines() if line.startswith("next run")]
+        assert moments == [f"2998-01-0{day}T04:30:00+00:00" for day in (1, 2, 3)]
+        run(capsys, "schedule", "pause", "--name", "weekly", *PLACE)
+        assert run(capsys, *change, "30 5 * * *")[1] == "updated weekly\n"
 
     def test_runs_are_said_to_be_in_no_experiment(self, fake, here, capsys):
         out = self.create(fake, here, capsys, "--experiment", "petals")[1]
@@ -522,7 +541,12 @@ class TestTrigger:
 TARGETS: dict[str, dict[str, Any]] = {
     "cpu": {},
     "gpu": {
-        "train": {"machine_type": "n1-standard-8", "accelerator": "NVIDIA_TESLA_T4", "spot": True},
+        "train": {
+            "machine_type": "n1-standard-8",
+            "accelerator": "NVIDIA_TESLA_T4",
+            "spot": True,
+            "retries": 3,
+        },
         "notify": ["team@example.com"],
         "tasks": {"ingest-examples": {"machine_type": "e2-standard-8", "retries": 2}},
     },

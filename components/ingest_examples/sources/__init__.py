@@ -16,8 +16,8 @@ from pathlib import Path
 
 from components.common import gcs
 from components.common.errors import ConfigError
+from components.common.import_files import is_import_file
 from components.ingest_examples import synthetic
-from components.ingest_examples.config import is_import_file
 from components.ingest_examples.sources import drawn
 from components.ingest_examples.sources.base import Listing, Photo, Reader
 from components.ingest_examples.sources.folders import (

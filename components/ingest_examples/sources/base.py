@@ -30,6 +30,8 @@ class Photo:
         place: What its reader needs to find it.
         split: The split that the source itself gives it; empty for none.
         damage: Why there is nothing to read; empty for a photo that can be tried.
+        listed_as: What its source and the manifest call it where that is not its name, since it is
+            listed more than once; else empty.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Photo:
     place: str = ""
     split: str = ""
     damage: str = ""
+    listed_as: str = ""
 
 
 class Reader(Protocol):
@@ -56,7 +59,7 @@ class Listing:
 
     Attributes:
         class_names: Every class in label order.
-        photos: Sorted by name, each name once.
+        photos: Sorted by name, records by their place in a shard; each name once.
         reader: Gives the bytes of the photos.
         resize: How they became squares before they came here; empty where the source says nothing.
     """
@@ -67,8 +70,15 @@ class Listing:
     resize: str = ""
 
 
-def check_class_names(images: str, names: Sequence[str]) -> tuple[str, ...]:
+def check_class_names(
+    images: str, names: Sequence[str], advice: str = "add a folder for each further class"
+) -> tuple[str, ...]:
     """Refuses fewer than two classes, and names that cannot be a label.
+
+    Args:
+        images: The place, as the user named it.
+        names: Its classes.
+        advice: How such a place gets a further class.
 
     Raises:
         DataError: Says what to do.
@@ -84,7 +94,6 @@ def check_class_names(images: str, names: Sequence[str]) -> tuple[str, ...]:
     if len(names) < 2:
         found = f"only {names[0]!r}" if names else "none"
         raise DataError(
-            f"--images {images}: expected at least two classes, found {found}; add a "
-            "folder for each further class"
+            f"--images {images}: expected at least two classes, found {found}; {advice}"
         )
     return tuple(names)

@@ -80,7 +80,20 @@ def list_level(root: Path, below: str) -> Level:
     Returns:
         Names relative to the root. A link to a folder is not followed but given as if it were a
         file, so that it is listed; at the top it is a class like others.
+
+    Raises:
+        DataError: It may not be listed, or a link at the top leads in a circle.
     """
+    try:
+        return _list_level(root, below)
+    except OSError as error:
+        raise DataError(
+            f"--images {root}: expected folders of photos, found {error.filename or root / below}, "
+            f"which cannot be listed ({error.strerror}); make it readable, or take it out"
+        ) from error
+
+
+def _list_level(root: Path, below: str) -> Level:
     level = Level([], [])
     with os.scandir(root / below) as entries:
         for entry in entries:
@@ -95,7 +108,7 @@ def read_tree(root: Path) -> Tree:
     """Lists a local folder.
 
     Raises:
-        DataError: There is no such folder.
+        DataError: There is no such folder, or one in it cannot be listed.
     """
     _check_folder(root)
     files: list[str] = []
@@ -110,9 +123,13 @@ def read_tree(root: Path) -> Tree:
 
 
 def _check_folder(root: Path) -> None:
-    if not root.is_dir():
+    try:
+        if root.is_dir():
+            return
         state = "is not a folder" if root.exists() else "does not exist"
-        raise DataError(f"--images {root} {state}: expected a folder with one folder per class")
+    except OSError as error:
+        state = f"cannot be read ({error.strerror})"
+    raise DataError(f"--images {root} {state}: expected a folder with one folder per class")
 
 
 def peek(images: str, level_of: Callable[[str], Level]) -> Tree:
@@ -203,7 +220,8 @@ class FolderReader:
     def _read(self, path: str) -> bytes:
         mode = os.lstat(path).st_mode
         if stat.S_ISLNK(mode):
-            target = Path(path).resolve()
+            # Strict, so that links that lead in a circle end in an OSError.
+            target = Path(os.path.realpath(path, strict=True))
             if not target.is_relative_to(Path(self.root).resolve()):
                 raise OSError("the link leads outside the folder of images")
             mode = target.stat().st_mode

@@ -29,6 +29,7 @@ from components.ingest_examples.sources.base import (
 from components.ingest_examples.sources.buckets import PlaceReader
 
 _UNASSIGNED = "unassigned"
+_LABEL = "classificationAnnotation.displayName"
 _ML_USE = "aiplatform.googleapis.com/ml_use"
 
 
@@ -51,15 +52,19 @@ def list_import_file(images: str) -> Listing:
     rows = list(_parse(images, _read_text(images)))
     if not rows:
         raise DataError(f"--images {images}: expected rows with a photo and its label, found none")
-    names = check_class_names(images, sorted({row.label for row in rows} - {""}))
+    labels = sorted({row.label for row in rows} - {""})
+    names = check_class_names(images, labels, f"name the class of each photo in {_field(images)}")
     seen: Counter[str] = Counter()
     photos = []
     for row in rows:
         seen[row.uri] += 1
         # Named twice, it is read twice: whether the labels agree shows with the other duplicates.
-        name = row.uri if seen[row.uri] == 1 else f"{row.uri} (row {row.number})"
+        name, listed_as = row.uri, ""
+        if seen[row.uri] > 1:
+            name, listed_as = f"{row.uri} (row {row.number})", row.uri
         damage = "" if row.label else NO_LABEL
-        photos.append(Photo(name, row.label, _resolve(images, row.uri), row.split, damage))
+        place = _resolve(images, row.uri)
+        photos.append(Photo(name, row.label, place, row.split, damage, listed_as))
     return Listing(names, sorted(photos, key=lambda photo: photo.name), PlaceReader())
 
 
@@ -82,8 +87,17 @@ def _resolve(images: str, uri: str) -> str:
     return str(Path(images).parent / uri)
 
 
+def _is_csv(images: str) -> bool:
+    return images.lower().endswith(".csv")
+
+
+def _field(images: str) -> str:
+    """Where a row says the class of its photo."""
+    return "LABEL of [ML_USE,]URI,LABEL" if _is_csv(images) else _LABEL
+
+
 def _parse(images: str, text: str) -> Iterator[_Row]:
-    parse = _parse_csv if images.lower().endswith(".csv") else _parse_json_lines
+    parse = _parse_csv if _is_csv(images) else _parse_json_lines
     try:
         yield from parse(text)
     except (csv.Error, ValueError) as error:
@@ -114,7 +128,7 @@ def _parse_json_lines(text: str) -> Iterator[_Row]:
 
 
 def _parse_json_line(number: int, line: str) -> _Row:
-    expected = "expected imageGcsUri and classificationAnnotation.displayName"
+    expected = f"expected imageGcsUri and {_LABEL}"
     try:
         content: Any = json.loads(line)
         annotation = content.get("classificationAnnotation") or {}

@@ -25,6 +25,13 @@ from components.common.tfrecords import Record, count_in_name, payload_place, re
 from components.ingest_examples.sources.base import Listing, Photo, check_class_names
 from components.ingest_examples.sources.folders import Tree
 
+# No example is smaller, its framing included, in bytes.
+_SMALLEST_EXAMPLE = 128
+# A shard that was cut may have lost so many, whatever is left of it.
+_LOST_BY_A_CUT = 100_000
+# Digits of the number of a record in its name, at least.
+_DIGITS = 6
+
 
 class _Found(NamedTuple):
     """A record as its features describe it."""
@@ -51,7 +58,7 @@ class RecordReader:
         """Reads neighbours of a shard in one go."""
         for shard, group in groupby(photos, lambda photo: int(photo.place.split(":")[0])):
             places = [tuple(map(int, photo.place.split(":")[1:])) for photo in group]
-            start = places[0][0]
+            start = min(offset for offset, _ in places)
             end = max(offset + length for offset, length in places)
             (content,) = storage.read_spans(self.shards[shard], [(start, end - start)])
             for offset, length in places:
@@ -70,7 +77,8 @@ def list_records(tree: Tree) -> Listing:
     """The images of all shards of a tree.
 
     Raises:
-        DataError: There is no good record, or classes cannot be named.
+        DataError: There is no good record, classes cannot be named, or the number in the name of a
+            shard is no count.
     """
     names = tree.shards()
     splits = tree.split_folders()
@@ -81,8 +89,9 @@ def list_records(tree: Tree) -> Listing:
         for record in _records(number, name, splits.get(name.split("/")[0], ""), reader)
     ]
     class_names = _class_names(tree.images, found)
+    # As they lie in the shards: sorted by name, number 1000000 would come before 100001.
     photos = [_photo(record, class_names) for record in found]
-    return Listing(class_names, sorted(photos, key=lambda photo: photo.name), reader, _resize(tree))
+    return Listing(class_names, photos, reader, _resize(tree))
 
 
 def _resize(tree: Tree) -> str:
@@ -102,10 +111,29 @@ def _records(number: int, name: str, split: str, reader: RecordReader) -> Iterat
     index = 0
     with _open(reader.shards[number]) as file:
         for index, record in enumerate(read_records(file), start=1):
-            yield _look_at(number, f"{name}#{index - 1:06d}", split, record)
-    for missing in range(index, count_in_name(name) or 0):
+            yield _look_at(number, _name(name, index - 1), split, record)
+        size = file.seek(0, io.SEEK_END)
+    counted = count_in_name(name) or 0
+    if counted > index:
+        _check_count(reader.shards[number], counted, size)
+    for missing in range(index, counted):
         damage = f"the name of the shard counts it, the shard ends after {index}"
-        yield _Found(f"{name}#{missing:06d}", "", split, -1, "", damage)
+        yield _Found(_name(name, missing), "", split, -1, "", damage)
+
+
+def _name(shard: str, index: int) -> str:
+    return f"{shard}#{index:0{_DIGITS}d}"
+
+
+def _check_count(place: str, counted: int, size: int) -> None:
+    """Refuses a number that a shard cannot have held, such as a date: each takes memory."""
+    most = max(size // _SMALLEST_EXAMPLE, _LOST_BY_A_CUT)
+    if counted > most:
+        raise DataError(
+            f"shard {place}: expected at most {most} records in {size} bytes, found {counted} as "
+            "the count that its name ends in; rename it, so that it ends in -COUNT.tfrec or "
+            "without such a number"
+        )
 
 
 def _open(place: str) -> BinaryIO:
@@ -178,7 +206,7 @@ def _class_names(images: str, found: Sequence[_Found]) -> tuple[str, ...]:
         first = next((record for record in found), None)
         reason = f"the first is {first.name}: {first.damage}" if first else "there is none at all"
         raise DataError(f"--images {images}: found no good record ({reason})")
-    return check_class_names(images, names)
+    return check_class_names(images, names, "add records of each further class")
 
 
 def _photo(record: _Found, class_names: tuple[str, ...]) -> Photo:

@@ -65,6 +65,8 @@ def command(error: str, **arguments: Any) -> None:
         raise click.Abort
     if error == "fault":
         raise ZeroDivisionError("division by zero")
+    if error == "disk":
+        Path("/dev/full").write_text("more than it takes")
     print(json.dumps(dataclasses.asdict(take_config(Options, arguments))))
     assert not arguments
 
@@ -158,7 +160,11 @@ def test_mistake_is_one_line(
 
 @pytest.mark.parametrize(
     ("error", "code", "line"),
-    [("gate", 3, "make-things: gate closed\n"), ("abort", 130, "make-things: interrupted\n")],
+    [
+        ("gate", 3, "make-things: gate closed\n"),
+        ("abort", 130, "make-things: interrupted\n"),
+        ("disk", 2, "make-things: no space left on the disk: free some and start again\n"),
+    ],
 )
 def test_end_of_another_kind_has_its_code(
     capsys: pytest.CaptureFixture[str], error: str, code: int, line: str

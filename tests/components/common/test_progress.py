@@ -109,6 +109,24 @@ def test_say_prints_a_message(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "[train-model] kept epoch 17\n"
 
 
+def test_name_that_is_not_utf8_is_told_to_a_strict_pipe() -> None:
+    script = "from components.common.progress import progress, say\n"
+    script += r"say('ingest-examples', 'caf\udce9.jpg, żółw')" + "\n"
+    script += "with progress('ingest-examples', 'photos', 1) as shown:\n"
+    script += r"    shown.advance(note='caf\udce9.jpg')"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode().splitlines() == [
+        r"[ingest-examples] caf\udce9.jpg, żółw",
+        r"[ingest-examples] 1/1 photos, caf\udce9.jpg",
+    ]
+
+
 def test_pipe_gets_plain_lines() -> None:
     done = subprocess.run(
         [sys.executable, "-c", COUNTING], cwd=ROOT, capture_output=True, text=True, check=True

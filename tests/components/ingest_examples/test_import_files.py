@@ -129,6 +129,29 @@ def test_row_with_two_labels_is_a_conflict(photos_folder: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    ("label", "rejected"),
+    [
+        ("circles", {"exact duplicate": 1}),
+        ("stripes", {"the same photo under two labels": 2}),
+    ],
+)
+def test_row_given_twice_has_the_group_of_its_photo(
+    photos_folder: Path, tmp_path: Path, label: str, rejected: dict[str, int]
+) -> None:
+    rows = rows_of(photos_folder)
+    images = write_csv(tmp_path / "import.csv", [*rows, (rows[3][0], label)])
+    groups = [(uri, "Ann" if uri == rows[3][0] else "") for uri, _ in rows]
+    manifest = write_csv(tmp_path / "manifest.csv", [("path", "who"), *groups])
+    config = IngestConfig(image_size=32, max_reject_fraction=0.1)
+    places = tmp_path / "examples", tmp_path / "report.html"
+    photos = PhotosConfig(str(images), str(manifest), "who")
+    result = ingest(photos, config, *places, workers=1)
+    assert result.rejected == rejected
+    twice = [entry.group for entry in result.entries if entry.name.startswith(rows[3][0])]
+    assert twice == ["who:Ann", "who:Ann"]
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.csv", "", "expected rows with a photo and its label, found none"),
@@ -136,6 +159,16 @@ def test_row_with_two_labels_is_a_conflict(photos_folder: Path, tmp_path: Path) 
         ("a.csv", "a.jpg,x\n,y\n", "row 2: expected gs://BUCKET/NAME or a path, found ''"),
         ("a.csv", 'a.jpg,x\n"b.jpg,y\n', "unexpected end of data"),
         ("a.csv", "a.jpg,x\n", "expected at least two classes, found only 'x'"),
+        (
+            "a.csv",
+            "a.jpg\n",
+            r"found none; name the class of each photo in LABEL of \[ML_USE,\]URI",
+        ),
+        (
+            "a.jsonl",
+            '{"imageGcsUri": "a"}',
+            "found none; name the class of each photo in classificationAnnotation.displayName$",
+        ),
         ("a.jsonl", "nonsense\n", "row 1: expected imageGcsUri and .*, found 'nonsense'"),
         ("a.jsonl", "[1]\n", "row 1: expected imageGcsUri"),
         ("a.jsonl", "{}\n", "row 1: .* found no imageGcsUri"),
@@ -220,3 +253,15 @@ def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
     root = make_divided(tmp_path / "photos", {"train": 1, "val": 1, "valid": 1})
     with pytest.raises(DataError, match="expected one folder per split, found"):
         open_source(str(root))
+
+
+def test_manifest_lies_beside_the_import_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "MANIFEST.csv").touch()
+    here = PhotosConfig(str(tmp_path / "photos" / "import.csv"), "MANIFEST.csv", "author")
+    assert here.manifest_place() == str(tmp_path / "photos" / "MANIFEST.csv")
+    remote = PhotosConfig("gs://bucket/photos/import.jsonl", "MANIFEST.csv", "author")
+    assert remote.manifest_place() == "gs://bucket/photos/MANIFEST.csv"

@@ -11,7 +11,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -453,6 +453,32 @@ def test_photo_under_two_labels_fails_by_default(photos_folder: Path, tmp_path: 
         run(root, tmp_path / "output")
 
 
+def test_photo_under_two_labels_names_three_others(photos_folder: Path, tmp_path: Path) -> None:
+    """All of them would make a ledger that no reader of CSV takes."""
+    root = copy_of(photos_folder, tmp_path)
+    for index in range(40):
+        shutil.copy(root / "circles" / "000.jpg", root / "stripes" / f"copy{index:02d}.jpg")
+    result = run(root, tmp_path / "output", max_reject_fraction=0.5)
+    three = "circles/000.jpg, stripes/copy00.jpg, stripes/copy01.jpg"
+    assert entry_of(result, "stripes/copy39.jpg").detail == f"same bytes as {three} and 37 more"
+    three = "stripes/copy00.jpg, stripes/copy01.jpg, stripes/copy02.jpg"
+    assert entry_of(result, "circles/000.jpg").detail == f"same bytes as {three} and 37 more"
+
+
+def test_warning_of_look_alikes_with_two_labels_names_three(
+    photos_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = copy_of(photos_folder, tmp_path)
+    original = draw_photo(0, 1_005)
+    alike = (image for image in look_alikes(0, 1_005) if bits_between(image, original) <= 4)
+    for number, image in enumerate(islice(alike, 5)):
+        name = "circles" if number % 2 else "stripes"
+        (root / name / f"alike{number}.png").write_bytes(encode(image, "PNG"))
+    run(root, tmp_path / "output")
+    three = "circles/alike1.png, circles/alike3.png, stripes/alike0.png"
+    assert f"the first is {three} and 2 more; see the data report" in capsys.readouterr().out
+
+
 def test_duplicates_never_fail(photos_folder: Path, tmp_path: Path) -> None:
     root = copy_of(photos_folder, tmp_path)
     for index in range(30):
@@ -585,6 +611,25 @@ def test_file_name_that_is_not_utf8_is_ingested(
     Path(os.fsdecode(os.fsencode(root / "circles") + b"/caf\xe9.jpg")).write_bytes(content)
     result = run(root, tmp_path / "output", max_reject_fraction=0.1)
     assert r"circles/caf\udce9.jpg" in [row["name"] for row in read_ledger(result)]
+
+
+def test_file_name_that_is_not_utf8_is_told_to_a_strict_pipe(
+    photos_folder: Path, tmp_path: Path
+) -> None:
+    root = copy_of(photos_folder, tmp_path)
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (root / "circles" / "000.jpg").rename(root / "circles" / name)
+    shutil.copy(root / "circles" / name, root / "circles" / "same.jpg")
+    command = [sys.executable, "-m", "components.ingest_examples", "--images", str(root)]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "output"), "--workers", "1"],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert r"(same bytes as circles/caf\udce9.jpg)" in done.stdout
 
 
 def test_class_name_that_is_not_utf8_is_refused(photos_folder: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from components.common.tfrecords import frame, read_shard, write_shard
 from components.ingest_examples.config import IngestConfig, PhotosConfig
 from components.ingest_examples.ingest import ingest
 from components.ingest_examples.ledger import IngestResult
-from components.ingest_examples.sources import find_class_names, open_source
+from components.ingest_examples.sources import find_class_names, open_source, records
 from tests.builders import CLASS_NAMES, make_jpegs
 
 SIZE = 32
@@ -200,6 +200,42 @@ def test_damaged_shard_loses_no_record_silently(
     assert all("the name of the shard counts it" in detail for detail in lost[len(details) :])
 
 
+def test_number_in_a_name_that_is_no_count_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    write_shard(tmp_path / "shards" / "flowers-20240131.tfrec", payloads())
+    message = (
+        r"flowers-20240131.tfrec: expected at most 100000 records in \d+ bytes, found 20240131"
+    )
+    with pytest.raises(DataError, match=message):
+        open_source(str(tmp_path / "shards"))
+
+
+def test_shard_that_is_cut_to_nothing_loses_no_record_silently(shards: Path) -> None:
+    sorted(shards.iterdir())[1].write_bytes(b"")
+    lost = [photo for photo in open_source(str(shards)).photos if photo.damage]
+    assert [photo.name for photo in lost] == [
+        f"flowers01-30.tfrec#{index:06d}" for index in range(30)
+    ]
+
+
+def test_records_keep_their_order_when_their_numbers_grow(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As text, 10 comes before 2, and so does the millionth record of a shard."""
+    monkeypatch.setattr(records, "_DIGITS", 1)
+    source = open_source(str(shards))
+    assert [photo.name for photo in source.photos[:30]] == [
+        f"flowers00-30.tfrec#{index}" for index in range(30)
+    ]
+    assert list(source.reader.read(source.photos)) == make_jpegs(90, SIZE)
+
+
+def test_records_are_read_in_any_order(shards: Path) -> None:
+    source = open_source(str(shards))
+    read = list(source.reader.read(source.photos[::-1]))
+    assert read == make_jpegs(90, SIZE)[::-1]
+
+
 def test_shards_without_a_good_record_are_refused(tmp_path: Path) -> None:
     make_shards(tmp_path / "shards", [b"\xff"] * 3)
     with pytest.raises(DataError, match=r"found no good record .the first is .*not a tf.train"):
@@ -214,6 +250,15 @@ def test_classes_that_share_a_name_are_refused(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match="each with a name of its own, found 0 'ant', 1 'ant'"):
         open_source(str(make_shards(tmp_path / "shards", records)))
+
+
+def test_shards_of_one_class_are_refused(tmp_path: Path) -> None:
+    make_shards(
+        tmp_path / "shards",
+        [encode_example(jpeg, 0, ("ant",), SIZE) for jpeg in make_jpegs(3, SIZE)],
+    )
+    with pytest.raises(DataError, match="found only 'ant'; add records of each further class"):
+        open_source(str(tmp_path / "shards"))
 
 
 def test_our_own_examples_are_read_back(shards: Path, tmp_path: Path) -> None:

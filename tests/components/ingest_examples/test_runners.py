@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from components.common import processes
 from components.common.errors import FlowersError
 from components.ingest_examples.runners import LocalRunner
+
+
+def process_of(_: int) -> int:
+    return os.getpid()
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +41,15 @@ def test_tasks_are_made_a_few_ahead(runner: LocalRunner) -> None:
     assert next(results) == 0
     assert 2 < next(left) < 50
     assert len(list(results)) == 998
+
+
+def test_container_with_one_core_gets_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    monkeypatch.setattr(processes, "_CPU_MAX", tmp_path / "cpu.max")
+    with LocalRunner() as runner:
+        assert list(runner.map(process_of, range(20))) == [os.getpid()] * 20
 
 
 def test_worker_that_is_killed_is_told() -> None:

@@ -1,6 +1,8 @@
 """Tests of where photos come from: folders, the synthetic flowers, and manifests."""
 
+import errno
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,33 @@ def test_link_within_the_folder_is_read(tmp_path: Path) -> None:
     root = make_files(tmp_path / "photos", "a/1.jpg", "b/1.jpg")
     (root / "a" / "link.jpg").symlink_to(root / "b" / "1.jpg")
     assert contents(root)[1] == b"b/1.jpg"
+
+
+def test_links_in_a_circle_are_not_read(tmp_path: Path) -> None:
+    make_files(tmp_path, "a/1.jpg", "b/1.jpg")
+    (tmp_path / "a" / "link.jpg").symlink_to("other.jpg")
+    (tmp_path / "a" / "other.jpg").symlink_to("link.jpg")
+    first, *links, last = contents(tmp_path)
+    assert (first, last) == (b"a/1.jpg", b"b/1.jpg")
+    assert [link.errno for link in links if isinstance(link, OSError)] == [errno.ELOOP] * 2
+
+
+@pytest.mark.parametrize("look", [open_source, find_class_names])
+def test_folder_that_cannot_be_listed_is_refused(
+    tmp_path: Path, look: Callable[[str], object]
+) -> None:
+    make_files(tmp_path, "a/1.jpg", "b/1.jpg")
+    (tmp_path / "circle").symlink_to("circle")
+    message = r"found .*/circle, which cannot be listed \(Too many levels of symbolic links\); make"
+    with pytest.raises(DataError, match=message):
+        look(str(tmp_path))
+
+
+def test_folder_that_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"cannot be read \(File name too long\): expected a folder"
+    ):
+        open_source(str(tmp_path / ("x" * 300)))
 
 
 def test_folder_that_is_a_link_itself_is_read(tmp_path: Path) -> None:
