@@ -14,6 +14,7 @@ from components.common.config import Range, check
 from components.common.errors import ConfigError, DataError, FlowersError
 from components.common.outputs import remove, staged
 from components.common.progress import Progress, progress, say
+from components.common.resources import lacking_resource
 
 STEP = "fetch"
 MANIFEST = "MANIFEST.csv"
@@ -143,9 +144,12 @@ def _continue(archive: Archive, partial: Path, timeout: float, shown: Progress) 
                     have = came
                     if have > archive.size:
                         break
-    # Others are of the disk.
     except (requests.RequestException, ConnectionError, TimeoutError) as error:
         return _NetworkError(error)
+    except OSError as error:
+        if lacking_resource(error):
+            raise
+        raise ConfigError(f"{archive.url}: cannot be fetched to {partial} ({error})") from error
     return None
 
 

@@ -207,11 +207,22 @@ def _is_aborted(error: Exception) -> bool:
     return bool(status == "ABORTED")
 
 
+def no_token_now(error: Exception) -> bool:
+    """Whether nobody could be asked for a token, which says nothing of the credential."""
+    from google.auth.exceptions import GoogleAuthError, TransportError
+
+    # Those of machines in the cloud raise another from it.
+    return isinstance(error, GoogleAuthError) and (
+        isinstance(error, TransportError)
+        or isinstance(error.__cause__, TransportError)
+        or bool(error.retryable)
+    )
+
+
 def may_pass(error: Exception) -> bool:
     """Whether the same request may succeed in a while."""
     import requests
     from google.api_core import exceptions
-    from google.auth.exceptions import TransportError
 
     passing = (
         exceptions.TooManyRequests,
@@ -222,33 +233,29 @@ def may_pass(error: Exception) -> bool:
         requests.ConnectionError,
         requests.Timeout,
         requests.exceptions.ChunkedEncodingError,
-        TransportError,
     )
-    return isinstance(error, passing) or _is_aborted(error)
+    return isinstance(error, passing) or _is_aborted(error) or no_token_now(error)
 
 
 def translate(error: Exception) -> FlowersError:
     """What Google's client raised, as one line that says what to do."""
     import requests
     from google.api_core import exceptions
-    from google.auth.exceptions import GoogleAuthError, TransportError
+    from google.auth.exceptions import GoogleAuthError
 
     text = " ".join(str(getattr(error, "message", "") or error).split())[:300]
     if isinstance(error, FlowersError):
         return error
     if isinstance(error, exceptions.NotFound):
         return NotFoundError(f"Vertex AI knows of no such thing: {text}")
-    # Where nobody could be asked for a token, the credential may be as good as ever.
-    unanswered = (exceptions.GoogleAPICallError, requests.RequestException, TransportError)
-    if isinstance(error, exceptions.Unauthorized) or (
-        isinstance(error, GoogleAuthError) and not isinstance(error, TransportError)
-    ):
+    unanswered = no_token_now(error)
+    if isinstance(error, (exceptions.Unauthorized, GoogleAuthError)) and not unanswered:
         return ConfigError(f"no valid Google credential ({text}); {LOGIN}")
     if isinstance(error, exceptions.Forbidden):
         return ConfigError(f"no permission ({text}); docs/vertex.md lists the roles")
     if isinstance(error, exceptions.BadRequest):
         return ConfigError(f"Vertex AI refuses the request: {text}")
-    if isinstance(error, unanswered):
+    if unanswered or isinstance(error, (exceptions.GoogleAPICallError, requests.RequestException)):
         return FlowersError(f"Vertex AI does not answer as it should ({text}); try again later")
     raise error
 

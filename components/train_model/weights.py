@@ -1,7 +1,9 @@
 """The first weights of a training: published ones, a file, or a model trained before."""
 
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,8 @@ PUBLISHED = "https://storage.googleapis.com/tensorflow/keras-applications"
 _MOBILENET_SIZES = (96, 128, 160, 192, 224)
 # Where the home of the user cannot be written, as Keras does.
 _WITHOUT_HOME = Path(tempfile.gettempdir(), ".keras")
+_PARTIAL = "partial-"
+_DAY = 86400.0
 _XCEPTION = "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
 # SHA-256 of published files, where it is known.
 _DIGESTS = {_XCEPTION: "e3fa32521ed48ced4af05adc950ab24963c4a00bd42e6825f8b180c65853163c"}
@@ -118,7 +122,8 @@ def fetch_imagenet(weights: Published, sha256: str = "") -> Path:
             return there
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix="partial-") as scratch:
+        _remove_old_partials(path.parent)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=_PARTIAL) as scratch:
             fetched = keras.utils.get_file(
                 weights.file, url, cache_dir=scratch, cache_subdir="", file_hash=digest
             )
@@ -134,6 +139,13 @@ def fetch_imagenet(weights: Published, sha256: str = "") -> Path:
             "model.weights to where it is, which in a container is the only way"
         ) from error
     return path
+
+
+def _remove_old_partials(folder: Path) -> None:
+    """Removes what trainings left that were killed while they fetched; nobody fetches for a day."""
+    for left in folder.glob(f"{_PARTIAL}*"):
+        if time.time() - left.stat().st_mtime > _DAY:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _keras_home() -> Path:

@@ -12,6 +12,7 @@ import click
 
 from components.common.cli import PATH, config_options, take_config
 from components.common.errors import ConfigError, FlowersError, UserError
+from components.common.patience import NotFoundError
 from components.ingest_examples.config import PhotosConfig
 from pipelines.commands.options import (
     ALL_FLAGS,
@@ -124,6 +125,8 @@ def _wait(follow: Follow) -> int:
     except KeyboardInterrupt:
         print("flowers submit: stopped waiting; the run goes on", file=sys.stderr)
         return 130
+    except NotFoundError:
+        raise
     except FlowersError as error:
         # Neither the end of the run nor the fault of who waits for it.
         raise FlowersError(f"stopped waiting ({error}); the run goes on") from error

@@ -16,7 +16,7 @@ from components.common.config import to_json
 from components.common.errors import ConfigError, FlowersError
 from components.common.patience import PATIENT, NotFoundError, Patience, Service
 from components.common.step import is_step
-from components.common.vertex import credentials
+from components.common.vertex import credentials, no_token_now
 from pipelines.targets.kubeflow_config import TOKEN_VARIABLE, KubeflowTarget
 from pipelines.targets.kubeflow_pipeline import to_text
 from pipelines.targets.preflight import find_problems
@@ -106,11 +106,10 @@ class Kubeflow(Service):
         """Whether the same request may succeed in a while."""
         import kfp_server_api
         import urllib3
-        from google.auth.exceptions import TransportError
 
         if isinstance(error, kfp_server_api.ApiException):
             return error.status in _PASSING
-        return isinstance(error, (urllib3.exceptions.HTTPError, TransportError))
+        return isinstance(error, urllib3.exceptions.HTTPError) or no_token_now(error)
 
     def is_taken(self, error: Exception) -> bool:
         """Never: Kubeflow Pipelines gives the ids itself."""
@@ -120,11 +119,11 @@ class Kubeflow(Service):
         """What KFP's client raised, as one line that says what to do."""
         import kfp_server_api
         import urllib3
-        from google.auth.exceptions import GoogleAuthError, TransportError
+        from google.auth.exceptions import GoogleAuthError
 
         if isinstance(error, FlowersError):
             return error
-        if isinstance(error, TransportError):
+        if no_token_now(error):
             return FlowersError(f"Google does not answer ({_one_line(error)})")
         if isinstance(error, GoogleAuthError):
             return ConfigError(f"no valid Google credential ({_one_line(error)})")

@@ -9,7 +9,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from components.common.errors import ConfigError, FlowersError
-from components.common.vertex import ENDPOINT_VARIABLE, LOGIN, Vertex, credentials, translate
+from components.common.vertex import (
+    ENDPOINT_VARIABLE,
+    LOGIN,
+    Vertex,
+    credentials,
+    no_token_now,
+    translate,
+)
 from pipelines.targets.vertex_pipeline import images_of
 
 _TIMEOUT = 15.0
@@ -42,9 +49,11 @@ def find_problems(spec: dict[str, Any], root: str, ask: Callable[[], None]) -> l
     in_bucket = root.startswith("gs://")
     try:
         token = _token() if in_bucket or not all(map(_is_here, images)) else ""
-    except ConfigError as error:
+    except FlowersError as error:
         # Without a credential no other question would be answered.
-        return [*problems, str(error)]
+        if isinstance(error, ConfigError) or problems:
+            return [*problems, str(error)]
+        raise
     checks = [ask, *([lambda: _check_bucket(root)] if in_bucket else [])]
     checks += [functools.partial(_check_image, image, token) for image in images]
     with concurrent.futures.ThreadPoolExecutor(len(checks)) as pool:
@@ -86,14 +95,14 @@ def _token() -> str:
     found = credentials(endpoint)
     if endpoint:
         return ""
-    from google.auth.exceptions import GoogleAuthError, TransportError
+    from google.auth.exceptions import GoogleAuthError
     from google.auth.transport.requests import Request
 
     try:
         found.refresh(Request())
     except GoogleAuthError as error:
         text = " ".join(str(error).split())[:200]
-        if isinstance(error, TransportError):
+        if no_token_now(error):
             raise FlowersError(f"Google does not answer ({text}); try again later") from error
         raise ConfigError(f"the Google credential is not valid ({text}); {LOGIN}") from error
     return str(found.token)

@@ -14,6 +14,7 @@ from components.common.errors import (
     RetryError,
     UserError,
 )
+from components.common.patience import NotFoundError
 
 # End of a step that means something to the caller, by the name of the task.
 _REFUSING = "refuse-model"
@@ -86,7 +87,8 @@ def follow(
         Exit code of the run as that of `flowers run`, and the last line.
 
     Raises:
-        FlowersError: The backend refuses the question, or is out of reach for half an hour.
+        FlowersError: The backend refuses the question, has no such run, or is out of reach for
+            half an hour.
     """
     seen: dict[str, str] = {}
     answered = time.monotonic()
@@ -94,7 +96,7 @@ def follow(
     while True:
         try:
             run = look()
-        except UserError:
+        except (UserError, NotFoundError):
             raise
         except FlowersError as error:
             if time.monotonic() - answered > _OUTAGE:

@@ -165,6 +165,7 @@ class ScheduleView(NamedTuple):
         end: Last moment; None for never.
         runs: How many runs there were and may be, in words; empty where the backend does not say.
         concurrency: Number of runs at the same time.
+        left: How many runs there may still be; None for no limit, or where nobody says.
     """
 
     name: str
@@ -176,6 +177,7 @@ class ScheduleView(NamedTuple):
     end: datetime.datetime | None
     runs: str
     concurrency: int
+    left: int | None = None
 
     def next_runs(self) -> list[datetime.datetime] | None:
         """The next three runs, start and end kept; none of one that is not active.
@@ -183,14 +185,15 @@ class ScheduleView(NamedTuple):
         None where the cron does not say: that of a schedule which was made by hand may have other
         fields, or be an interval.
         """
-        if self.state != "active":
+        count = 3 if self.left is None else min(3, self.left)
+        if self.state != "active" or count < 1:
             return []
         try:
             # Its name may be one that we would not give. KFP's documents write ? for any day.
             config = ScheduleConfig("shown", self.cron.replace("?", "*"), self.zone)
         except ConfigError:
             return None
-        return config.runs_within(self.start, self.end)
+        return config.runs_within(self.start, self.end, count)
 
 
 def first_of(schedules: Callable[..., list[Any]], name: str) -> Any:
@@ -247,6 +250,7 @@ class Schedules:
             schedule.end_time,
             f"{schedule.started_run_count} of {schedule.max_run_count or 'any number'}",
             schedule.max_concurrent_run_count,
+            schedule.max_run_count - schedule.started_run_count if schedule.max_run_count else None,
         )
 
     def create(self, schedule: dict[str, Any]) -> tuple[Any, bool]:

@@ -214,6 +214,12 @@ def test_full_disk_is_no_fault_of_the_network(site: Site, tmp_path: Path) -> Non
     assert len(site.asked) == 1
 
 
+def test_download_that_cannot_be_written_is_one_line(site: Site, tmp_path: Path) -> None:
+    (tmp_path / ".photos.download").mkdir()
+    with pytest.raises(ConfigError, match=r"cannot be fetched to .*\.photos\.download \("):
+        fetch(site.archive(), tmp_path / "photos", QUICK)
+
+
 def test_output_that_exists_is_refused_before_anything_is_asked(site: Site, tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     with pytest.raises(ConfigError, match="already exists"):

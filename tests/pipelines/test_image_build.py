@@ -1,5 +1,6 @@
 """What of building images can be tested without an engine."""
 
+import os
 import subprocess
 import sys
 
@@ -53,9 +54,11 @@ def test_mistake_is_one_line_and_exit_code_2(checkout, arguments, words):
 def test_other_code_than_that_of_the_commit_is_not_pushed(checkout, change, commit, reason):
     def git(*arguments):
         person = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+        # That of the machine may sign commits, or have hooks.
+        own = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
         command = ["git", *person, *arguments]
         return subprocess.run(
-            command, cwd=checkout, capture_output=True, text=True, check=True
+            command, cwd=checkout, capture_output=True, text=True, check=True, env=own
         ).stdout.strip()
 
     git("init", "--quiet")

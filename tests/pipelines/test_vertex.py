@@ -413,6 +413,8 @@ class TestSchedule:
         out = run(capsys, *change, "30 4 * * *")[1]
         moments = [line.split()[2] for line in out.splitlines() if line.startswith("next run")]
         assert moments == [f"2998-01-0{day}T04:30:00+00:00" for day in (1, 2, 3)]
+        out = run(capsys, *change[:-1], "--max-runs", "1")[1]
+        assert out.splitlines()[1:] == ["next run     2998-01-01T04:30:00+00:00"]
         run(capsys, "schedule", "pause", "--name", "weekly", *PLACE)
         assert run(capsys, *change, "30 5 * * *")[1] == "updated weekly\n"
 

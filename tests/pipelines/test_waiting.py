@@ -4,6 +4,7 @@ import pytest
 from google.auth.exceptions import RefreshError, TransportError
 
 from components.common.errors import ConfigError, FlowersError
+from components.common.patience import NotFoundError
 from components.common.vertex import translate
 from pipelines.targets import runs
 from pipelines.targets.kubeflow import Kubeflow
@@ -39,13 +40,25 @@ def test_backend_that_stays_out_of_reach(monkeypatch):
         follow(backend(UNANSWERED, "succeeded"), print, 0.0)
 
 
-def test_backend_that_refuses_is_not_asked_again():
-    with pytest.raises(ConfigError, match="no permission"):
-        follow(backend(ConfigError("no permission"), "succeeded"), print, 0.0)
+@pytest.mark.parametrize("error", [ConfigError("no permission"), NotFoundError("no such run")])
+def test_backend_that_refuses_is_not_asked_again(error):
+    with pytest.raises(type(error), match=r"^no "):
+        follow(backend(error, "succeeded"), print, 0.0)
+
+
+def raised_from(error, cause):
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
-    ("error", "is_the_users"), [(TransportError("no network"), False), (RefreshError("old"), True)]
+    ("error", "is_the_users"),
+    [
+        (TransportError("no network"), False),
+        (RefreshError("the server is busy", retryable=True), False),
+        (raised_from(RefreshError("no answer"), TransportError("no network")), False),
+        (RefreshError("it is too old"), True),
+    ],
 )
 def test_network_that_fails_is_no_wrong_credential(error, is_the_users):
     kubeflow = Kubeflow(KubeflowTarget("http://127.0.0.1:1"))
