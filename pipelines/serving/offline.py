@@ -3,7 +3,6 @@
 import concurrent.futures
 import dataclasses
 import itertools
-import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 
 from components.common import gcs, storage
 from components.common.errors import DataError
+from components.common.processes import count_cores
 from pipelines.serving.model import ServedModel
 from pipelines.serving.photos import BadPhotoError, decode
 
@@ -86,7 +86,7 @@ def ask(model: ServedModel, places: Iterable[str]) -> Iterator[Answer]:
     Yields:
         An answer for each, in their order.
     """
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(count_cores()) as pool:
         waiting: deque[tuple[str, concurrent.futures.Future[np.ndarray]]] = deque()
         remaining = iter(places)
         # Two batches ahead, so that a folder of any size takes the same memory.
