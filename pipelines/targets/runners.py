@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from components.common import storage
 from components.common.errors import ConfigError
 from components.common.extras import require_onnx
-from components.common.import_files import is_import_file
+from components.common.import_files import folder_of, is_import_file
 from components.common.processes import RUN_PROCESS
 from components.common.step import require_tensorflow
 from components.export_model.config import ExportConfig
@@ -49,8 +49,7 @@ def find_inputs(
     paths = [photos.manifest_path(), find_weights(model)]
     if "://" not in photos.images:
         # Rows of an import file may name photos beside it.
-        images = Path(photos.images)
-        paths.append(images.parent if is_import_file(photos.images) else images)
+        paths.append(Path(folder_of(photos.images)))
     if photos.previous and "://" not in photos.previous:
         paths.append(Path(photos.previous))
     found = sorted({path.resolve() for path in paths if path})
