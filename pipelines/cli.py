@@ -93,6 +93,13 @@ def flowers() -> None:
     help="What to train on: auto, tpu, gpu or cpu, or also how, e.g. "
     '{"kind": "gpu", "runtime": "jax"}.  [auto]',
 )
+@click.option(
+    "--checkpoint-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Save the training within an epoch too, each time after so many steps; 0 for not.",
+)
 @click.option("--hourly-price", type=click.FloatRange(0), help="Of this machine, for the report.")
 @click.option("--resume", metavar="RUN", help="Go on with a run that was killed or failed.")
 def run(
@@ -105,6 +112,7 @@ def run(
     registry: str,
     model_name: str,
     accelerator: str | None,
+    checkpoint_steps: int,
     hourly_price: float | None,
     resume: str | None,
     **arguments: Any,
@@ -132,7 +140,10 @@ def run(
     deployment = DeploymentConfig(place, model_name)
     loaded = load_recipe(name, assignments)
     devices = parse_accelerator(accelerator)
-    return run_local(photos, loaded, name, output, how, deployment, hourly_price, devices)
+    return run_local(
+        *(photos, loaded, name, output, how, deployment, hourly_price),
+        *(devices, checkpoint_steps),
+    )
 
 
 # What a run that goes on takes beside its name; the rest it has from its beginning.

@@ -88,6 +88,7 @@ def pipeline_parameters(
     recipe: Recipe,
     deployment: DeploymentConfig = NO_DEPLOYMENT,
     accelerator: AcceleratorConfig = ANY_ACCELERATOR,
+    checkpoint_steps: int = 0,
 ) -> dict[str, Any]:
     """The arguments of `flowers_pipeline`, as plain data.
 
@@ -96,6 +97,7 @@ def pipeline_parameters(
         recipe: Every hyperparameter and the gate.
         deployment: Where an exported model goes.
         accelerator: What the model is trained on; a target that has machines says so itself.
+        checkpoint_steps: Steps between two checkpoints within an epoch; 0 for none.
     """
     return {
         **dataclasses.asdict(photos),
@@ -106,7 +108,7 @@ def pipeline_parameters(
         "model_config": plain(recipe.model),
         "train_config": plain(recipe.train),
         "checkpoint": "",
-        "checkpoint_steps": 0,
+        "checkpoint_steps": checkpoint_steps,
         "accelerator": plain(accelerator),
         "gate_threshold": recipe.gate.threshold,
         "export_config": plain(recipe.export),

@@ -7,6 +7,7 @@ DIR/history.json    what the training measured, epoch by epoch
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from components.common.config import build, read_mapping
 from components.common.errors import DataError, UserError
@@ -31,6 +32,8 @@ class ModelMetadata:
         digest: SHA-256 of the Keras file, in hexadecimal; `save_model` fills it in.
         augmented_fingerprint: Fingerprint of the augmented copy of that data set.
         resize: How its photos became squares; see `components.common.resizing`.
+        wiring: Keys of the recipe's `model` that decide how its layers are connected; empty for a
+            model of an earlier version.
     """
 
     class_names: tuple[str, ...]
@@ -41,6 +44,7 @@ class ModelMetadata:
     digest: str = ""
     augmented_fingerprint: str = ""
     resize: str = CROP
+    wiring: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def load_metadata(folder: Path) -> ModelMetadata:

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from components.common.config import Range, check, choose
 from components.common.errors import ConfigError
@@ -22,6 +23,11 @@ Convolution = tuple[int, int]
 Inception = tuple[int, int, int, int, int, int]
 
 _FILTERS = Range(1, 8192)
+# Of a net, what neither its layers nor what they do with an image depends on.
+_NOT_WIRING = {
+    *("dropout", "drop_path", "batch_norm_momentum", "stem_init"),
+    *("weights", "weights_sha256", "test_time_flip", "test_size"),
+}
 _WIDE = 32
 # Widths of MobileNetV2 that Keras publishes ImageNet weights of.
 _PUBLISHED_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
@@ -92,6 +98,11 @@ class ModelConfig:
                 f"{key}: expected at least {self.smallest_size()} for {self.name}, received {size}"
             )
         return size
+
+    def wiring(self) -> dict[str, Any]:
+        """What decides how layers are connected; weights of nets that differ in it may yet fit."""
+        values = dataclasses.asdict(self).items()
+        return {key: value for key, value in values if key not in _NOT_WIRING}
 
     @staticmethod
     def kinds() -> Mapping[str, type["ModelConfig"]]:

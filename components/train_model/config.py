@@ -90,7 +90,7 @@ class LarsConfig(OptimizerConfig):
     Attributes:
         momentum: Part of the last step that is taken again.
         weight_decay: Decay of the kernels; biases and BatchNorm are left alone.
-        trust: Length of a step as a part of the length of the weights.
+        trust: Longest step as a part of the length of the weights.
     """
 
     name: str = "lars"

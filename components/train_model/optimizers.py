@@ -175,7 +175,7 @@ class Lamb(keras.optimizers.Lamb):
     """Keras's LAMB, in which biases and BatchNorm step as in Adam.
 
     Keras makes every step as long as the variable is, so that a bias, which begins at zero, would
-    hardly leave it.
+    hardly leave it. Its decay is apart from that length, as in AdamW; the paper's is part of it.
 
     Source: You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes"
     (2020), whose published code leaves these out of the layer-wise adaptation.
@@ -193,14 +193,15 @@ class Lamb(keras.optimizers.Lamb):
 class Lars(keras.optimizers.Optimizer):
     """Layer-wise adaptive rate scaling.
 
-    Each kernel takes a step whose length is `trust` times the length of the kernel, however large
-    its gradient; biases and BatchNorm, which have few and small numbers, step as in plain momentum.
+    Each kernel takes a step of at most `trust` times the length of the kernel, however large its
+    gradient, and shorter the more gradient and decay cancel out; biases and BatchNorm, which have
+    few and small numbers, step as in plain momentum.
 
     Args:
         learning_rate: A number or a Keras schedule.
         momentum: Part of the last step that is taken again.
-        trust: Length of a step at a learning rate of 1, as a part of the length of the weights.
-        weight_decay: Decay that is part of the gradient whose length is compared.
+        trust: Longest step at a learning rate of 1, as a part of the length of the weights.
+        weight_decay: Decay that is added to the gradient; the two are measured apart.
         **options: Of every Keras optimizer.
 
     Source: You, Gitman and Ginsburg, "Large Batch Training of Convolutional Networks" (2017),
@@ -235,15 +236,15 @@ class Lars(keras.optimizers.Optimizer):
         gradient = ops.cast(gradient, variable.dtype)
         momentum = self.momentums[self._get_variable_index(variable)]
         if self._use_weight_decay(variable):
-            gradient = gradient + self.decay * variable
-            length, slope = _length(variable), _length(gradient)
+            length = _length(variable)
+            most = _length(gradient) + self.decay * length
             # A kernel of zeros has no length to compare with, and steps as it is.
             scale = ops.where(
-                ops.logical_and(length > 0, slope > 0),
-                self.trust * length / ops.maximum(slope, 1e-12),
+                ops.logical_and(length > 0, most > 0),
+                self.trust * length / ops.maximum(most, 1e-12),
                 1.0,
             )
-            gradient = gradient * scale
+            gradient = scale * (gradient + self.decay * variable)
         step = self.momentum * momentum - rate * gradient
         self.assign(momentum, step)
         self.assign_add(variable, step)

@@ -340,5 +340,6 @@ def _save(
         parameters=parameters,
         augmented_fingerprint=augmented.fingerprint,
         resize=examples.resize,
+        wiring=config.wiring(),
     )
     save_model(bare, metadata, output)

@@ -1,5 +1,6 @@
 """The first weights of a training: published ones, a file, or a model trained before."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 
 from components.common import storage
+from components.common.config import to_json
 from components.common.errors import ConfigError, DataError, FlowersError
 from components.common.files import file_digest
 from components.common.model_files import METADATA_FILE, MODEL_FILE, load_metadata
@@ -202,6 +204,13 @@ def _load_model(
             f"model.weights: expected a head for the classes {', '.join(class_names)} of the "
             f"examples, received one for {', '.join(metadata.class_names)} in {config.weights}"
         )
+    # As JSON has it, which knows no tuples.
+    for key, wanted in json.loads(to_json(config.wiring())).items():
+        if (other := metadata.wiring.get(key, wanted)) != wanted:
+            raise ConfigError(
+                f"model.weights: {config.weights} is a {config.name} of another model.{key}: "
+                f"expected {json.dumps(wanted)} as in the recipe, received {json.dumps(other)}"
+            )
     values = weights_of_net(load_model(folder))
     expected, received = ([w.shape for w in weights] for weights in (model.get_weights(), values))
     if expected != received:

@@ -191,7 +191,9 @@ def compile_for(
         serving_config=dataclasses.asdict(where.serving),
         command=command,
     )
-    parameters = pipeline_parameters(photos, loaded, deployment)
+    parameters = pipeline_parameters(
+        photos, loaded, deployment, checkpoint_steps=where.train.checkpoint_steps
+    )
     compile_ = compile_kubeflow if target == "kubeflow" else compile_vertex
     return where, compile_(parameters, where, lock)
 

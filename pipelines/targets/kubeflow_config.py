@@ -76,6 +76,7 @@ class TrainPodConfig(PodConfig):
         accelerator_count: GPUs, or TPU chips of the host; 0 for one GPU, or for all chips.
         tpu_topology: Topology of the slice, e.g. `2x2`.
         spot: Whether the node may be taken away, at a lower price.
+        checkpoint_steps: Steps between two checkpoints of training within an epoch; 0 for none.
         launcher: What makes the pods of several hosts: `jobset`, `trainjob`, or `auto` for a
             TrainJob where Kubeflow Trainer is installed and a JobSet elsewhere.
     """
@@ -85,10 +86,12 @@ class TrainPodConfig(PodConfig):
     accelerator_count: int = 0
     tpu_topology: str = ""
     spot: bool = False
+    checkpoint_steps: int = 0
     launcher: str = AUTO
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check("checkpoint_steps", self.checkpoint_steps, Range(0))
         choose("launcher", self.launcher, LAUNCHERS)
         check("accelerator_count", self.accelerator_count, Range(0, 16))
         if self.accelerator == "TPU":
@@ -174,6 +177,11 @@ class KubeflowTarget:
             raise ConfigError(
                 f"pipeline_root: the {self.train.hosts} hosts of {self.train.tpu_topology} share "
                 f"gs:// folders, received {root!r}; give gs://BUCKET/FOLDER, or a slice of one host"
+            )
+        if self.train.checkpoint_steps and not root.startswith("gs://"):
+            raise ConfigError(
+                "train.checkpoint_steps: goes with a pipeline_root in gs://, which alone keeps "
+                f"checkpoints, received {self.train.checkpoint_steps} with {root!r}"
             )
         for key in ("namespace", "service_account", "queue"):
             _check_name(key, getattr(self, key))

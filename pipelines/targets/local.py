@@ -113,6 +113,7 @@ def run_local(
     deployment: DeploymentConfig = NO_DEPLOYMENT,
     hourly_price: float | None = None,
     accelerator: AcceleratorConfig = ANY_ACCELERATOR,
+    checkpoint_steps: int = 0,
 ) -> int:
     """Runs the pipeline and tells how it went.
 
@@ -125,6 +126,7 @@ def run_local(
         deployment: Where the model goes.
         hourly_price: What this machine costs in an hour, for the report; None where nobody knows.
         accelerator: What the model is trained on.
+        checkpoint_steps: Steps between two checkpoints within an epoch; 0 for none.
 
     Returns:
         Exit code: 0 gate passed and model exported, 1 a fault of ours, 2 the user's mistake,
@@ -139,7 +141,10 @@ def run_local(
     inputs = find_inputs(photos, recipe.model, recipe.export)
     images = runner.check(inputs)
     check_earlier_splits(photos, recipe.ingest, output)
-    run = _new_run(photos, recipe, recipe_name, output, runner, images, deployment, accelerator)
+    run = _new_run(
+        *(photos, recipe, recipe_name, output, runner, images),
+        *(deployment, accelerator, checkpoint_steps),
+    )
     with _open_log(run.folder) as log:
         run.save(hourly_price=hourly_price)
         return _carry_out(run, runner, inputs, log)
@@ -303,11 +308,12 @@ def _new_run(
     images: dict[str, str],
     deployment: DeploymentConfig,
     accelerator: AcceleratorConfig,
+    checkpoint_steps: int,
 ) -> Run:
     started = datetime.datetime.now().astimezone()
     folder = _new_folder(output, f"{started:%Y%m%d-%H%M%S}-{Path(recipe_name).stem}")
     deployment = dataclasses.replace(deployment, run_name=folder.name)
-    parameters = pipeline_parameters(photos, recipe, deployment, accelerator)
+    parameters = pipeline_parameters(photos, recipe, deployment, accelerator, checkpoint_steps)
     content = {
         "state": "running",
         "exit_code": None,

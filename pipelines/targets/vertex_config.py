@@ -49,6 +49,7 @@ class TrainTargetConfig:
         disk_type: `pd-ssd` or `pd-standard`.
         timeout_hours: When the CustomJob is ended; goes with an accelerator.
         retries: How often it is tried again when it fails.
+        checkpoint_steps: Steps between two checkpoints of training within an epoch; 0 for none.
     """
 
     machine_type: str = "e2-standard-8"
@@ -60,6 +61,7 @@ class TrainTargetConfig:
     disk_type: str = "pd-ssd"
     timeout_hours: float = 24.0
     retries: int = 0
+    checkpoint_steps: int = 0
 
     def __post_init__(self) -> None:
         check_accelerator(
@@ -69,6 +71,7 @@ class TrainTargetConfig:
         choose("disk_type", self.disk_type, ("pd-ssd", "pd-standard"))
         check("timeout_hours", self.timeout_hours, Range(0.1, 168))
         check("retries", self.retries, Range(0, 10))
+        check("checkpoint_steps", self.checkpoint_steps, Range(0))
         if self.spot and not self.accelerator:
             raise ConfigError(
                 "spot: goes with an accelerator, since a plain task cannot ask for it"

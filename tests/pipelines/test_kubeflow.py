@@ -267,6 +267,7 @@ class TestChecks:
             ({"train": {"tpu_topology": "2x2"}}, ["tpu_topology", "accelerator: TPU"]),
             ({"train": {"accelerator": "T4"}}, ["accelerator", "nvidia-tesla-t4"]),
             ({"train": {"accelerator_count": 2}}, ["accelerator_count"]),
+            ({"train": {"checkpoint_steps": 9}}, ["train.checkpoint_steps", "gs://", "received 9"]),
             ({"colour": "red"}, ["colour", "unknown key"]),
         ],
     )
@@ -625,7 +626,8 @@ TARGETS: dict[str, dict[str, Any]] = {
     "tpu-hosts": {
         "pipeline_root": "gs://bucket/root",
         "train": TPU
-        | {"tpu_topology": "4x4", "spot": True, "cpu": "24", "memory": "40Gi", "retries": 3},
+        | {"tpu_topology": "4x4", "spot": True, "cpu": "24", "memory": "40Gi", "retries": 3}
+        | {"checkpoint_steps": 500},
         "service_account": "trainer",
         "queue": "tpu-queue",
         "kueue": True,

@@ -87,6 +87,7 @@ def deployed(photos, tmp_path_factory):
     arguments = ["--images", photos, "--output", folder / "runs", *TINY]
     arguments += ["--set=gate.threshold=0.01", "--registry", folder / "registry"]
     arguments += ["--model-name", "meadow", "--accelerator", '{"kind": "cpu", "replicas": 2}']
+    arguments += ["--checkpoint-steps", "1"]
     return folder / "registry" / "meadow", Finished(start(*arguments), folder / "runs")
 
 
@@ -98,6 +99,7 @@ class TestRegistry:
         assert "version 1 serves: the first version" in run.stdout
         history = run.folder / "steps" / "train-model" / "model" / "history.json"
         assert json.loads(history.read_text())["devices"].startswith("2 ")
+        assert run.run["parameters"]["checkpoint_steps"] == 1
         assert (registry / "serving" / "saved_model" / "saved_model.pb").is_file()
         labels = json.loads((registry / "serving" / "version.json").read_text())["labels"]
         assert labels["run"] == run.folder.name

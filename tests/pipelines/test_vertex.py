@@ -548,6 +548,7 @@ TARGETS: dict[str, dict[str, Any]] = {
             "accelerator": "NVIDIA_TESLA_T4",
             "spot": True,
             "retries": 3,
+            "checkpoint_steps": 500,
         },
         "notify": ["team@example.com"],
         "tasks": {"ingest-examples": {"machine_type": "e2-standard-8", "retries": 2}},

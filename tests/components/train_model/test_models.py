@@ -9,6 +9,7 @@ from components.common.config import build
 from components.common.errors import ConfigError
 from components.train_model.architectures import ModelConfig
 from components.train_model.models import blocks, build_model
+from components.train_model.precision import computing_in
 from pipelines.recipe import load_recipe
 from tests.multiplications import multiplications
 
@@ -50,6 +51,16 @@ def test_takes_bytes_and_gives_probabilities(name):
     probabilities = model.predict_on_batch(images())
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(axis=1), np.ones(2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("name", SMALL)
+def test_softmax_is_float32_whatever_the_rest_computes_in(name, precision):
+    with computing_in(precision):
+        model = net(name)
+    assert model.output.dtype == model.get_layer("softmax").compute_dtype == "float32"
+    others = {layer.compute_dtype for layer in model.layers if layer.weights} - {"float32"}
+    assert others == {precision.removeprefix("mixed_")}
 
 
 @pytest.mark.parametrize("name", ANY_SIZE)

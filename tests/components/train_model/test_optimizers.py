@@ -108,6 +108,21 @@ def test_lars_decays_kernels_within_the_scaled_gradient():
     np.testing.assert_allclose(bias, [1.0, 2.0])
 
 
+@pytest.mark.parametrize(
+    ("gradient", "moved"),
+    [
+        # Against half of the decay: 0.1 * 0.01 * 5 / (1.25 + 2.5) of what is left of it.
+        (-0.25 * KERNEL, 0.25 * 0.005 / 3.75 * KERNEL),
+        # All of it, and the kernel stays where it is.
+        (-0.5 * KERNEL, 0.0 * KERNEL),
+    ],
+)
+def test_lars_measures_gradient_and_decay_apart(gradient, moved):
+    config = {"name": "lars", "trust": 0.01, "weight_decay": 0.5, "momentum": 0.0}
+    (kernel, _), _ = step(config, (gradient, np.zeros(2)))
+    np.testing.assert_allclose(KERNEL - kernel, moved, rtol=1e-3, atol=1e-7)
+
+
 def test_lars_keeps_its_momentum():
     config = {"name": "lars", "trust": 0.01, "weight_decay": 0.0, "momentum": 0.5}
     one, _ = step(config)

@@ -62,10 +62,12 @@ def constant(peak):
     return {"name": "constant", "peak": peak}
 
 
-def accuracy_on_validation(examples, output):
-    model = load_model(output / "model")
+def loss_on_validation(examples, output, smoothing=0.0):
+    """Cross-entropy of the saved model, which no other weights have to the last digit."""
     images, targets = next(iter(eval_batches(load_dataset(examples), "validation", 9)))
-    return np.mean(np.argmax(model.predict_on_batch(images), axis=1) == np.argmax(targets, axis=1))
+    answers = load_model(output / "model").predict_on_batch(images)
+    smoothed = targets.numpy() * (1 - smoothing) + smoothing / targets.shape[1]
+    return -(smoothed * np.log(answers)).sum(axis=1).mean()
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def test_keeps_the_epoch_that_did_best_on_validation(trained):
 
 def test_saved_model_has_the_weights_of_that_epoch(trained, examples):
     result, output = trained
-    assert accuracy_on_validation(examples, output) == pytest.approx(result.kept.val_accuracy)
+    assert loss_on_validation(examples, output) == pytest.approx(result.kept.val_loss, rel=1e-5)
 
 
 def test_saved_model_is_bare(trained):
@@ -236,6 +238,9 @@ def test_early_stopping_keeps_the_best_weights(examples, tmp_path):
     result = run(examples, tmp_path, epochs=40, patience=3, schedule=constant(1e-8))
     best = result.kept.epoch
     assert len(result.history) == best + 3 < 40
+    loss = loss_on_validation(examples, tmp_path)
+    assert loss == pytest.approx(result.kept.val_loss, rel=1e-5)
+    assert loss != pytest.approx(result.history[-1].val_loss, rel=1e-4)
 
 
 def test_early_stopping_waits_for_all_layers(examples, tmp_path):
@@ -264,12 +269,12 @@ def fail(*_arguments):
 def test_keep_last_keeps_the_last(examples, tmp_path):
     result = run(examples, tmp_path, epochs=4, keep="last", schedule=constant(0.02))
     assert result.kept == result.history[-1]
-    assert accuracy_on_validation(examples, tmp_path) == pytest.approx(result.kept.val_accuracy)
+    assert loss_on_validation(examples, tmp_path) == pytest.approx(result.kept.val_loss, rel=1e-5)
 
 
 def test_moving_average_is_what_is_validated_and_kept(examples, tmp_path):
     result = run(examples, tmp_path, epochs=4, keep="last", ema=0.9, schedule=constant(0.02))
-    assert accuracy_on_validation(examples, tmp_path) == pytest.approx(result.kept.val_accuracy)
+    assert loss_on_validation(examples, tmp_path) == pytest.approx(result.kept.val_loss, rel=1e-5)
     plain = run(examples, tmp_path / "plain", epochs=4, keep="last", schedule=constant(0.02))
     np.testing.assert_allclose(
         [one.loss for one in plain.history], [one.loss for one in result.history], rtol=1e-4
@@ -301,7 +306,7 @@ def test_flip_is_in_the_saved_model_only(examples, tmp_path):
 def test_trains_on_crops_and_validates_on_whole_images(examples, tmp_path):
     result = run(examples, tmp_path, crop_size=24, policy={"crop_area": 0.5})
     assert load_metadata(tmp_path / "model").image_size == 32
-    assert accuracy_on_validation(examples, tmp_path) == pytest.approx(result.kept.val_accuracy)
+    assert loss_on_validation(examples, tmp_path) == pytest.approx(result.kept.val_loss, rel=1e-5)
 
 
 def test_net_looks_at_the_examples_at_another_size(examples, tmp_path):
@@ -316,7 +321,7 @@ def test_net_looks_at_the_examples_at_another_size(examples, tmp_path):
     # The saved model resizes by itself, and the one that was validated did too.
     assert load_metadata(output / "model").image_size == 32
     assert load_model(output / "model").input_shape == (None, 32, 32, 3)
-    assert accuracy_on_validation(examples, output) == pytest.approx(result.kept.val_accuracy)
+    assert loss_on_validation(examples, output) == pytest.approx(result.kept.val_loss, rel=1e-5)
 
 
 def test_crops_for_a_net_of_one_size(examples, tmp_path):
@@ -423,10 +428,7 @@ def test_frozen_statistics_stay_and_scales_learn(dataset_folder, model_folder, t
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_smoothed_labels_are_what_is_learned(examples, tmp_path, smoothing):
     result = run(examples, tmp_path, label_smoothing=smoothing, **STILL)
-    images, targets = next(iter(eval_batches(load_dataset(examples), "validation", 9)))
-    answers = load_model(tmp_path / "model").predict_on_batch(images)
-    smoothed = targets.numpy() * (1 - smoothing) + smoothing / targets.shape[1]
-    expected = -(smoothed * np.log(answers)).sum(axis=1).mean()
+    expected = loss_on_validation(examples, tmp_path, smoothing)
     assert result.kept.val_loss == pytest.approx(expected, rel=1e-5)
 
 

@@ -165,6 +165,47 @@ def test_digest_of_a_model_of_ours(model_folder_of_ours):
         load(net(CONVNET), CONVNET | {"weights_sha256": "ab" * 32}, model_folder_of_ours)
 
 
+FIRE = {
+    "name": "squeezenet",
+    "stem_filters": 8,
+    "stem_stride": 2,
+    "stages": [[[4, 8], [4, 8]]],
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"bypass": True}, "of another model.bypass: expected true as in the recipe, received fa"),
+        ({"stem_stride": 1}, "of another model.stem_stride: expected 1 as in the recipe, rec"),
+        (
+            {"stages": [[[4, 8]], [[4, 8]]]},
+            r"model.stages: expected \[\[\[4, 8\]\], \[\[4, 8\]\]\]",
+        ),
+    ],
+)
+def test_model_of_ours_that_is_wired_otherwise(tmp_path, changed, message):
+    wiring = build(ModelConfig, FIRE).wiring()
+    metadata = ModelMetadata(CLASS_NAMES, 32, "data", "squeezenet", 7, wiring=wiring)
+    save_model(net(FIRE), metadata, tmp_path)
+    model = net(FIRE | changed)
+    # Their weights would fit.
+    assert [one.shape for one in model.get_weights()] == [w.shape for w in net(FIRE).get_weights()]
+    with pytest.raises(ConfigError, match=message):
+        load(model, FIRE | changed, tmp_path)
+
+
+def test_model_of_ours_that_was_trained_otherwise(tmp_path):
+    source = net(FIRE | {"bypass": True}, seed=1)
+    wiring = build(ModelConfig, FIRE | {"bypass": True}).wiring()
+    metadata = ModelMetadata(CLASS_NAMES, 32, "data", "squeezenet", 7, wiring=wiring)
+    save_model(source, metadata, tmp_path)
+    trained = FIRE | {"bypass": True, "dropout": 0.5, "drop_path": 0.2, "test_size": 48}
+    model = net(trained)
+    load(model, trained, tmp_path)
+    assert same(model, source)
+
+
 @pytest.fixture
 def model_folder_of_ours(tmp_path):
     folder = tmp_path / "model"
