@@ -141,8 +141,7 @@ def run(
     loaded = load_recipe(name, assignments)
     devices = parse_accelerator(accelerator)
     return run_local(
-        *(photos, loaded, name, output, how, deployment, hourly_price),
-        *(devices, checkpoint_steps),
+        photos, loaded, name, output, how, deployment, hourly_price, devices, checkpoint_steps
     )
 
 

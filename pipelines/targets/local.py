@@ -142,8 +142,15 @@ def run_local(
     images = runner.check(inputs)
     check_earlier_splits(photos, recipe.ingest, output)
     run = _new_run(
-        *(photos, recipe, recipe_name, output, runner, images),
-        *(deployment, accelerator, checkpoint_steps),
+        photos,
+        recipe,
+        recipe_name,
+        output,
+        runner,
+        images,
+        deployment,
+        accelerator,
+        checkpoint_steps,
     )
     with _open_log(run.folder) as log:
         run.save(hourly_price=hourly_price)
