@@ -207,7 +207,8 @@ def throughput(
     import_tensorflow_quietly()
     from components.common.dataset import load_dataset
 
-    loaded = load_recipe(recipe, (*assignments, f"train.epochs={epochs}", "train.refine=null"))
+    whole = (f"train.epochs={epochs}", "train.progressive_resizing=null", "train.refine=null")
+    loaded = load_recipe(recipe, (*assignments, *whole))
     train = loaded.train
     part_of_it = train.head or train.fine_tune_at or train.batch_norm == FROZEN
     if part_of_it or train.optimizer.name == "lars":
@@ -438,15 +439,17 @@ def _later(epochs: list[Any]) -> list[Any]:
 
 def _phases(train: TrainConfig) -> list[int]:
     """Epochs of each phase."""
-    return [phase.epochs for phase in (train.head, train, train.refine) if phase]
+    phases = (train.head, *train.after_head().values())
+    return [phase.epochs for phase in phases if phase]
 
 
 def _shorten(train: TrainConfig, epochs: int) -> TrainConfig:
     """The same training with at most so many epochs in each of its phases."""
-    head, refine = train.head, train.refine
+    head, resizing, refine = train.head, train.progressive_resizing, train.refine
     return dataclasses.replace(
         train,
-        epochs=min(epochs, train.epochs),
+        epochs=min(2 * epochs if resizing else epochs, train.epochs),
+        progressive_resizing=resizing and dataclasses.replace(resizing, share=0.5),
         head=head and dataclasses.replace(head, epochs=min(epochs, head.epochs)),
         refine=refine and dataclasses.replace(refine, epochs=min(epochs, refine.epochs)),
     )

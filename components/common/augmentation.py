@@ -16,6 +16,8 @@ DRAWS = 10
 # What makes cutting off fractions a rounding. Many pixels lie half way between two whole numbers,
 # but for the noise of a device's arithmetic: so they go up on every device.
 ROUNDING = 0.501
+# Pixels of a result that a CPU makes together of what they see.
+_NEIGHBOURS = 16
 # Source: luma of ITU-R BT.601, as JPEG has it.
 _LUMA = ((0.299,), (0.587,), (0.114,))
 # What a quarter turn of the hue makes of red, green and blue less their greys, a row each. Source:
@@ -82,14 +84,14 @@ def resize(images: KerasTensor, size: int) -> KerasTensor:
     Returns:
         `uint8` [batch, size, size, 3].
     """
-    axis = resizing_matrix(images.shape[1], size)[None]
-    resized = _resample(ops.cast(images, "float32"), axis, axis)
+    axis = _whole_axis(images.shape[1], size)
+    resized = _resample(images, axis, axis)
     return ops.cast(resized + ROUNDING, "uint8")
 
 
 def resizing_matrix(side: int, size: int) -> KerasTensor:
     """Weights that resize a whole axis, `float32` [size, side]; every row adds up to 1."""
-    return _interpolation(ops.zeros([1]), ops.ones([1]), side, size)[0]
+    return _whole_axis(side, size).matrix()[0]
 
 
 def _random_colours(
@@ -157,49 +159,114 @@ def _random_crop(
     height = ops.minimum(ops.sqrt(part / ratio), 1.0)
     width = ops.minimum(ops.sqrt(part * ratio), 1.0)
     top, left = (1.0 - height) * draws[2], (1.0 - width) * draws[3]
-    pixels = ops.cast(images, "float32")
     if policy.rotation > 0.0:
         angle = (2.0 * draws[4] - 1.0) * math.radians(policy.rotation)
-        pixels = _turn(pixels, angle, top + height / 2, left + width / 2)
+        images = ops.cast(images, "float32")
+        images = _turn(images, angle, top + height / 2, left + width / 2)
     side = images.shape[1]
-    rows = _interpolation(top, height, side, size)
-    columns = _interpolation(left, width, side, size)
-    if flipped is not None:
-        columns = ops.where(flipped[:, None, None], ops.flip(columns, axis=1), columns)
-    return _resample(pixels, rows, columns)
+    return _resample(
+        images, _Axis(top, height, side, size), _Axis(left, width, side, size, flipped)
+    )
 
 
-def _interpolation(start: KerasTensor, extent: KerasTensor, side: int, size: int) -> KerasTensor:
-    """Weights that resize a part of an axis, linearly and antialiased.
+def _on_cpu() -> bool:
+    """Whether memory is near, and products of matrices are dear."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
 
-    A matrix, since a matrix unit does this much faster than a gather does.
+    return all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
+
+
+class _Axis:
+    """How a part of an axis is resized: linearly and antialiased.
 
     Args:
         start: `float32` [batch], where the part begins, as a fraction of the axis.
         extent: `float32` [batch], its length, as a fraction of the axis.
         side: Pixels of the axis.
         size: Pixels of the result.
-
-    Returns:
-        `float32` [batch, size, side]; every row adds up to 1.
+        flipped: `bool` [batch]: whose results to mirror; None for none.
     """
-    step = extent * side / size
-    index = ops.arange(size, dtype="float32") + 0.5
-    centres = start[:, None] * side + index * step[:, None] - 0.5
-    # Where an enlarged part ends at the edge, the last pixel is all there is.
-    centres = ops.clip(centres, 0.0, side - 1.0)
-    distances = ops.abs(centres[:, :, None] - ops.arange(side, dtype="float32"))
-    weights = ops.relu(1.0 - distances / ops.maximum(step, 1.0)[:, None, None])
+
+    def __init__(
+        self,
+        start: KerasTensor,
+        extent: KerasTensor,
+        side: int,
+        size: int,
+        flipped: KerasTensor | None = None,
+    ) -> None:
+        self._side = side
+        step = extent[:, None] * side / size
+        index = ops.arange(size, dtype="float32") + 0.5
+        if flipped is not None:
+            index = ops.where(flipped[:, None], size - index, index)
+        centres = start[:, None] * side + index * step - 0.5
+        # Where an enlarged part ends at the edge, the last pixel is all there is.
+        self._centres = ops.clip(centres, 0.0, side - 1.0)
+        # How far from its centre a pixel of the result sees, in pixels of the axis.
+        self._reach = ops.maximum(step, 1.0)
+
+    def matrix(self) -> KerasTensor:
+        """Weights of all pixels of the axis, `float32` [batch, size, side]."""
+        positions = ops.arange(self._side, dtype="float32")
+        return _weights(self._centres, positions, self._reach)
+
+    def resize(self, lines: KerasTensor) -> KerasTensor:
+        """Resizes the axis of every image, or of all alike where it is one axis for all.
+
+        Args:
+            lines: [batch, side, width].
+
+        Returns:
+            `float32` [batch, size, width].
+        """
+        if _on_cpu():
+            return self._resize_by_windows(lines)
+        # A large product, which a matrix unit makes much faster than a gather.
+        return ops.matmul(self.matrix(), ops.cast(lines, "float32"))
+
+    def _resize_by_windows(self, lines: KerasTensor) -> KerasTensor:
+        """The same to the last bits, without most of the zeros that the matrix consists of.
+
+        Some neighbours of the result at a time are made of the few lines that they see.
+        """
+        side, size, width = self._side, self._centres.shape[1], lines.shape[2]
+        parts = next(n for n in range(-(-size // _NEIGHBOURS), size + 1) if size % n == 0)
+        each = size // parts
+        seen = math.ceil((each - 1) * side / size + 2 * max(side / size, 1.0)) + 1
+        seen = min(side, seen)
+        centres = ops.reshape(self._centres, [-1, parts, each])
+        first = ops.floor(ops.min(centres, axis=2) - self._reach) + 1.0
+        first = ops.clip(first, 0.0, float(side - seen))
+        positions = first[:, :, None] + ops.arange(seen, dtype="float32")
+        weights = _weights(centres, positions[:, :, None, :], self._reach[:, :, None])
+        # All lines of all images stand in one row to be taken from.
+        before = side * ops.arange(ops.shape(lines)[0])
+        indices = ops.cast(positions, "int32") + before[:, None, None]
+        windows = ops.take(ops.reshape(lines, [-1, width]), indices, axis=0)
+        resized = ops.matmul(weights, ops.cast(windows, "float32"))
+        return ops.reshape(resized, [-1, size, width])
+
+
+def _whole_axis(side: int, size: int) -> _Axis:
+    return _Axis(ops.zeros([1]), ops.ones([1]), side, size)
+
+
+def _weights(centres: KerasTensor, positions: KerasTensor, reach: KerasTensor) -> KerasTensor:
+    """Weights of what lies around centres, the last axis; they add up to 1."""
+    weights = ops.relu(1.0 - ops.abs(centres[..., None] - positions) / reach[..., None])
     return weights / ops.sum(weights, axis=-1, keepdims=True)
 
 
-def _resample(pixels: KerasTensor, rows: KerasTensor, columns: KerasTensor) -> KerasTensor:
-    """Resizes both axes: `float32` [batch, side, side, 3] to [batch, size, size, 3]."""
-    side, size = rows.shape[2], rows.shape[1]
-    # Two large products; one contraction over all would be many small ones.
-    by_row = ops.matmul(rows, ops.reshape(pixels, [-1, side, side * 3]))
+def _resample(images: KerasTensor, rows: _Axis, columns: _Axis) -> KerasTensor:
+    """Resizes both axes: [batch, side, side, 3] to `float32` [batch, size, size, 3]."""
+    side = images.shape[1]
+    by_row = rows.resize(ops.reshape(images, [-1, side, side * 3]))
+    size = by_row.shape[1]
     turned = ops.transpose(ops.reshape(by_row, [-1, size, side, 3]), [0, 2, 1, 3])
-    by_column = ops.matmul(columns, ops.reshape(turned, [-1, side, size * 3]))
+    by_column = columns.resize(ops.reshape(turned, [-1, side, size * 3]))
     return ops.transpose(ops.reshape(by_column, [-1, size, size, 3]), [0, 2, 1, 3])
 
 

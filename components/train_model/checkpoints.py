@@ -71,7 +71,8 @@ class State:
         history: One entry per epoch done.
         weights: Weights and optimizer at that position.
         seeds: State of every random generator of the net, which Keras leaves out of the file.
-        kept: The epoch that would be kept if training ended now.
+        kept: The epoch that would be kept if training ended now; None until it has ended where
+            that is its last.
         kept_weights: Its weights, or their moving average.
     """
 
@@ -118,7 +119,7 @@ class Checkpoint:
 
     @property
     def kept(self) -> Epoch | None:
-        """The epoch that would be kept if training ended now."""
+        """The epoch that would be kept if training ended now, as far as it is known."""
         return self.state.kept if self.state else None
 
     def save(

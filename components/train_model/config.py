@@ -275,6 +275,26 @@ class RefineConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ProgressiveResizingConfig:
+    """Smaller crops in the first epochs, which take less time for it.
+
+    Attributes:
+        crop_size: Side of the augmented images of these epochs, in pixels.
+        share: Share of the epochs of `train`, rounded down; schedule and optimizer go on after it.
+
+    Source: Howard, "Training Imagenet in 3 hours for USD 25" (2018), and Tan and Le,
+    "EfficientNetV2" (2021).
+    """
+
+    crop_size: int
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        check("crop_size", self.crop_size, Range(1, CROP_SIZES.high))
+        check("share", self.share, Range(0.0, 0.9))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How the model is trained.
 
@@ -298,6 +318,7 @@ class TrainConfig:
         crop_size: Side of the augmented images that training sees, in pixels; 0 for that of the
             examples. Smaller crops train faster, and what fills a crop of a photo is larger than
             in the whole photo, so smaller crops also fit better to whole photos.
+        progressive_resizing: Smaller crops at first; left out for none.
         mixup: Alpha of the Beta distribution from which MixUp draws; 0 for none.
         cutmix: Alpha of the Beta distribution from which CutMix draws; 0 for none. With both,
             each image gets one of the two.
@@ -337,6 +358,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     policy: AugmentPolicy | None = None
     crop_size: int = 0
+    progressive_resizing: ProgressiveResizingConfig | None = None
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_probability: float = 1.0
@@ -371,6 +393,8 @@ class TrainConfig:
                 "crop_size: expected 0 without a policy, which is what crops, received "
                 f"{self.crop_size}"
             )
+        if self.progressive_resizing is not None:
+            self._check_resizing(self.progressive_resizing)
         check("mixup", self.mixup, Range(0.0, 10.0))
         check("cutmix", self.cutmix, Range(0.0, 10.0))
         check("mix_probability", self.mix_probability, Range(0.0, 1.0))
@@ -427,29 +451,46 @@ class TrainConfig:
                 f"received {getattr(refine, key)}"
             )
 
+    def _check_resizing(self, resizing: ProgressiveResizingConfig) -> None:
+        """Refuses crops that nothing crops, or that are not smaller."""
+        if self.policy is None:
+            raise ConfigError(
+                "progressive_resizing: expected none without a policy, which is what crops, "
+                f"received a crop_size of {resizing.crop_size}"
+            )
+        if self.crop_size and resizing.crop_size >= self.crop_size:
+            raise ConfigError(
+                f"progressive_resizing.crop_size: expected less than crop_size {self.crop_size}, "
+                f"which comes after it, received {resizing.crop_size}"
+            )
+
     def after_head(self) -> "dict[str, TrainConfig]":
         """The phases in which more than the head learns, each as a training of its own.
 
         Returns:
             In their order, by the key of a recipe that describes them.
         """
-        alone = dataclasses.replace(self, head=None, refine=None)
-        refine = self.refine
-        if refine is None:
-            return {"train": alone}
-        refined = dataclasses.replace(
-            alone,
-            epochs=refine.epochs,
-            schedule=refine.schedule,
-            policy=self.policy and dataclasses.replace(self.policy, crop_area=refine.crop_area),
-            crop_size=refine.crop_size,
-            mixup=0.0,
-            cutmix=0.0,
-        )
-        return {"train": alone, "train.refine": refined}
+        alone = dataclasses.replace(self, head=None, progressive_resizing=None, refine=None)
+        found = {"train": alone}
+        resizing, refine = self.progressive_resizing, self.refine
+        if resizing is not None and (epochs := int(resizing.share * self.epochs)):
+            smaller = dataclasses.replace(alone, epochs=epochs, crop_size=resizing.crop_size)
+            rest = dataclasses.replace(alone, epochs=self.epochs - epochs)
+            found = {"train.progressive_resizing": smaller, "train": rest}
+        if refine is not None:
+            found["train.refine"] = dataclasses.replace(
+                alone,
+                epochs=refine.epochs,
+                schedule=refine.schedule,
+                policy=self.policy and dataclasses.replace(self.policy, crop_area=refine.crop_area),
+                crop_size=refine.crop_size,
+                mixup=0.0,
+                cutmix=0.0,
+            )
+        return found
 
     def train_size(self, image_size: int) -> int:
-        """Side of the images that training sees, in pixels; `refine` has one of its own.
+        """Side of the images that training sees, in pixels, but where a phase has one of its own.
 
         Args:
             image_size: Side of the examples, in pixels.

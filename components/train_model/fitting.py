@@ -135,8 +135,11 @@ def _prepare(
     model: AugmentedModel, plan: Plan, phase: Phase, checkpoint: Checkpoint | None, feed: _Feed
 ) -> None:
     """Compiles a model for a phase, with the weights and the optimizer of a checkpoint."""
+    if checkpoint is None and phase.continues:
+        model.set_config(phase.config)
+        return
     within = checkpoint is not None and (
-        checkpoint.position.epoch > phase.first or checkpoint.position.step > 0
+        phase.continues or checkpoint.position.epoch > phase.first or checkpoint.position.step > 0
     )
     if checkpoint is not None and not within:
         # A phase begins with an optimizer of its own.
@@ -244,6 +247,7 @@ class Follower(keras.callbacks.Callback):
         self._plan = plan
         self.stopped = self._is_hopeless(checkpoint.history)
         self.broken_epoch = 0
+        self._told = time.perf_counter()
         self._shown = shown
         self._logs = logs
         self._every_steps = every_steps
@@ -260,7 +264,7 @@ class Follower(keras.callbacks.Callback):
         self._epoch = epoch
         self._before = self.checkpoint.position
         self._seen = self._before.step
-        self._began = self._trained = time.perf_counter()
+        self._trains = self._trained = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Ends a training that is hopeless or told to end; saves it every so many steps."""
@@ -337,8 +341,10 @@ class Follower(keras.callbacks.Callback):
             return
         history = (*self.checkpoint.history, entry)
         self._logs.write(entry)
+        config = self._plan.config
+        is_last = entry.epoch == config.total_epochs
         kept = None
-        if self._plan.config.keep == "last" or entry.beats(self.checkpoint.kept):
+        if is_last if config.keep == "last" else entry.beats(self.checkpoint.kept):
             with self._averaged():
                 kept = entry, self.checkpoint.write(self.model.net, f"kept-{entry.epoch:05d}")
         self.checkpoint.save(self.model, Position(epoch + 1), history, kept)
@@ -363,6 +369,8 @@ class Follower(keras.callbacks.Callback):
     def _entry(self, epoch: int, figures: dict[str, float]) -> Epoch:
         steps = self._plan.steps_per_epoch
         images = (steps - self._before.step) * self._plan.batch_size
+        # What it takes to save an epoch is known only when it is saved, and counts for the next.
+        before, self._told = self._told, time.perf_counter()
         return Epoch(
             epoch=epoch + 1,
             loss=self._mean(figures, "loss", steps),
@@ -370,8 +378,8 @@ class Follower(keras.callbacks.Callback):
             val_loss=float(figures["val_loss"]),
             val_accuracy=float(figures["val_accuracy"]),
             learning_rate=self._plan.learning_rate_after(epoch),
-            seconds=time.perf_counter() - self._began,
-            images_per_second=images / (self._trained - self._began),
+            seconds=self._told - before,
+            images_per_second=images / (self._trained - self._trains),
         )
 
     @contextlib.contextmanager

@@ -14,7 +14,7 @@ class Epoch:
         val_loss: Over the validation split.
         val_accuracy: Top-1, over the validation split.
         learning_rate: At the last step of the epoch.
-        seconds: Duration, validation included.
+        seconds: Duration: validation is included, and the saving of the epoch before.
         images_per_second: Train images over the time spent on them.
     """
 

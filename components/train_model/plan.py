@@ -14,14 +14,15 @@ _DRAWN_STEPS = 400
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """Epochs with one schedule.
+    """Epochs in which the same is done.
 
     Attributes:
         section: Key of a recipe that describes it.
         first: Number of epochs before it.
         end: Number of epochs up to its end.
-        schedule: The learning rate over its steps.
+        schedule: The learning rate over the steps of `scheduled`.
         config: What is done to its images; only `schedule` is the one of a head.
+        scheduled: Epochs of one schedule and one optimizer: those of this phase, and of others.
         head_only: All but the head are frozen.
     """
 
@@ -30,7 +31,13 @@ class Phase:
     end: int
     schedule: ScheduleConfig
     config: TrainConfig
+    scheduled: range
     head_only: bool = False
+
+    @property
+    def continues(self) -> bool:
+        """It goes on with the schedule and the optimizer of the phase before it."""
+        return self.first > self.scheduled.start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,20 +61,24 @@ class Plan:
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """One, with one before it where the head learns first, and one behind it to refine."""
+        """One or two of `train`, one before them for the head, and one behind them to refine."""
         phases, done = [], 0
         if head := self.config.head:
-            done = head.epochs
-            phases.append(Phase("train.head", 0, done, head.schedule, self.config, head_only=True))
+            done, alone = head.epochs, range(head.epochs)
+            phases.append(
+                Phase("train.head", 0, done, head.schedule, self.config, alone, head_only=True)
+            )
+        main = range(done, done + self.config.epochs)
         for section, config in self.config.after_head().items():
             end = done + config.epochs
-            phases.append(Phase(section, done, end, config.schedule, config))
+            scheduled = main if done in main else range(done, end)
+            phases.append(Phase(section, done, end, config.schedule, config, scheduled))
             done = end
         return tuple(phases)
 
     def schedule(self, phase: Phase) -> Schedule:
-        """The learning rate of a phase; its steps count from the first of the phase."""
-        epochs = phase.end - phase.first
+        """The learning rate of a phase; steps count from the first that is scheduled with it."""
+        epochs = len(phase.scheduled)
         return Schedule(phase.schedule, epochs, self.steps_per_epoch, self.replicas)
 
     def steps_per_execution(self, most: int, done: int = 0) -> int:
@@ -86,7 +97,7 @@ class Plan:
     def learning_rate_after(self, epoch: int) -> float:
         """The learning rate of the last step of an epoch, which counts from 0."""
         phase = next(phase for phase in self.phases if phase.first <= epoch < phase.end)
-        step = (epoch - phase.first + 1) * self.steps_per_epoch - 1
+        step = (epoch - phase.scheduled.start + 1) * self.steps_per_epoch - 1
         return float(ops.convert_to_numpy(self.schedule(phase)(step)))
 
     def learning_rates(self) -> tuple[tuple[float, float], ...]:
@@ -95,7 +106,8 @@ class Plan:
         for phase in self.phases:
             steps = (phase.end - phase.first) * self.steps_per_epoch
             drawn = np.unique(np.linspace(0, steps - 1, min(steps, _DRAWN_STEPS)).astype(int))
-            rates = ops.convert_to_numpy(self.schedule(phase)(drawn))
+            before = (phase.first - phase.scheduled.start) * self.steps_per_epoch
+            rates = ops.convert_to_numpy(self.schedule(phase)(before + drawn))
             epochs = phase.first + drawn / self.steps_per_epoch
             points += zip(epochs.tolist(), rates.astype(float).tolist(), strict=True)
         return tuple(points)

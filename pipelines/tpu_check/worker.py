@@ -65,7 +65,8 @@ def make_models(task: Task, batch: int) -> tuple[list[AugmentedModel], str]:
 
     Returns:
         The model as the recipe's `train` trains it, and again for a later phase with larger images,
-        which needs more memory, where a phase of the head alone needs less; and the precision.
+        which needs more memory, where a phase of the head alone, or of smaller crops, needs less;
+        and the precision.
     """
     architecture = build(ModelConfig, task.model_config, "model")
     config = build(TrainConfig, task.train_config, "train")
@@ -76,7 +77,8 @@ def make_models(task: Task, batch: int) -> tuple[list[AugmentedModel], str]:
     largest = 0
     for phase in plan.phases:
         size = phase.config.train_size(task.image_size)
-        if phase.head_only or size <= largest:
+        is_main = phase.section == "train"
+        if not (is_main or models) or size <= largest:
             continue
         largest = size
         net = build_net(architecture, config, task.image_size, task.classes, precision)

@@ -56,27 +56,35 @@ def fire_module(
         )
         # One BatchNorm over both halves is the same as one for each, in half the time.
         wide = blocks.batch_norm(wide, f"{name}_bn")
-        if se_reduction:
-            wide = squeeze_and_excitation(wide, se_reduction, f"{name}_se")
         added = x
         if complex_bypass and x.shape[-1] != expand:
             added = blocks.convolution(x, expand, 1, f"{name}_bypass1x1")
-        if (bypass or complex_bypass) and added.shape[-1] == expand:
-            if drop_path:
-                wide = layers.Dropout(drop_path, (None, 1, 1, 1), name=f"{name}_drop_path")(wide)
+        adds = (bypass or complex_bypass) and added.shape[-1] == expand
+        drop = None
+        if adds and drop_path:
+            drop = layers.Dropout(drop_path, (None, 1, 1, 1), name=f"{name}_drop_path")
+        if se_reduction:
+            wide = squeeze_and_excitation(wide, se_reduction, f"{name}_se", drop)
+        elif drop:
+            wide = drop(wide)
+        if adds:
             wide = layers.Add(name=f"{name}_bypass")([added, wide])
         return blocks.relu(wide, name)
 
     return apply
 
 
-def squeeze_and_excitation(x: keras.KerasTensor, reduction: int, name: str) -> keras.KerasTensor:
+def squeeze_and_excitation(
+    x: keras.KerasTensor, reduction: int, name: str, drop: Block | None = None
+) -> keras.KerasTensor:
     """Weighs every channel of an image by what all of its channels hold on average.
 
     Args:
         x: `float32` [batch, height, width, channels].
         reduction: How many times narrower the bottleneck is than the channels.
         name: Prefix of the layers' names.
+        drop: What drops some images. It is given the weights, `float32` [batch, 1, 1, channels],
+            which are many times fewer than what they weigh.
 
     Returns:
         `float32` [batch, height, width, channels].
@@ -87,6 +95,8 @@ def squeeze_and_excitation(x: keras.KerasTensor, reduction: int, name: str) -> k
         max(1, channels // reduction), "relu", kernel_initializer="he_normal", name=f"{name}_reduce"
     )(weights)
     weights = layers.Dense(channels, "sigmoid", name=f"{name}_expand")(weights)
+    if drop:
+        weights = drop(weights)
     return layers.Multiply(name=name)([x, weights])
 
 

@@ -1,10 +1,12 @@
 """Tests of the augmentation of batches, on images written by hand."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 
 from components.common import augmentation
 from components.common.augmentation_draws import draw_for_augmentation
@@ -173,6 +175,48 @@ def test_crop_enlarges_a_part() -> None:
         assert (np.diff(row) >= 0).all()
         # A quarter of the area is half of the side.
         assert 110 <= row[-1] - row[0] <= 248
+
+
+@pytest.mark.parametrize(
+    ("side", "size"), [(48, 32), (32, 48), (48, 48), (40, 37), (64, 7), (5, 64), (200, 40)]
+)
+def test_crops_on_a_cpu_are_those_of_a_matrix_unit(
+    side: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = dataclasses.replace(FLIP, crop_area=0.1)
+    batch = tf.constant(np.random.default_rng(0).integers(0, 256, (24, side, side, 3), np.uint8))
+    on_cpu = augmentation.augment(batch, draws(24), policy, size).numpy().astype(int)
+    tpu = SimpleNamespace(device_type="TPU")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda: [tpu])
+    products = record_products(monkeypatch)
+    elsewhere = augmentation.augment(batch, draws(24), policy, size).numpy()
+    assert products[0] == ((24, size, side), (24, side, side * 3))
+    difference = np.abs(on_cpu - elsewhere)
+    # Halves that the last bits of a sum bring to either side.
+    assert difference.max() <= 1
+    assert np.mean(difference > 0) < 1e-3
+
+
+def record_products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...], ...]]:
+    """The shapes of what is multiplied from now on."""
+    seen: list[tuple[tuple[int, ...], ...]] = []
+    multiply = ops.matmul
+
+    def matmul(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+        seen.append((tuple(a.shape), tuple(b.shape)))
+        return multiply(a, b)
+
+    monkeypatch.setattr(ops, "matmul", matmul)
+    return seen
+
+
+def test_crops_on_a_cpu_take_few_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = dataclasses.replace(IDENTITY, crop_area=0.1)
+    products = record_products(monkeypatch)
+    augmentation.augment(tf.zeros([2, 240, 240, 3], "uint8"), draws(2), policy, 96)
+    macs = sum(int(np.prod(a)) * b[-1] for a, b in products)
+    # Of 2 * (96 * 240 * 720 + 96 * 240 * 288) in whole matrices.
+    assert macs < 2 * (96 * 240 * 720 + 96 * 240 * 288) / 4
 
 
 def test_crop_of_everything_changes_nothing() -> None:

@@ -90,6 +90,22 @@ def test_wrong_model_is_refused(changes, words):
         ({"refine": REFINE | {"crop_size": 24}}, "refine.crop_size: expected 0 without a policy"),
         ({"refine": REFINE | {"crop_area": 0.5}}, "refine.crop_area: expected 1 without a policy"),
         ({"refine": REFINE, "patience": 2}, "patience: expected 0 with refine, .* received 2"),
+        (
+            {"progressive_resizing": {"crop_size": 24}},
+            "progressive_resizing: expected none without a policy, .* received a crop_size of 24",
+        ),
+        (
+            {"policy": {}, "crop_size": 24, "progressive_resizing": {"crop_size": 24}},
+            r"progressive_resizing\.crop_size: expected less than crop_size 24, .*received 24",
+        ),
+        (
+            {"policy": {}, "progressive_resizing": {"crop_size": 0}},
+            r"progressive_resizing\.crop_size: expected 1 to 4096, received 0",
+        ),
+        (
+            {"policy": {}, "progressive_resizing": {"crop_size": 24, "share": 1.0}},
+            r"progressive_resizing\.share: expected 0 to 0\.9, received 1",
+        ),
         ({"refine": REFINE, "ema": 0.9}, "ema: expected 0 with refine, .* received 0.9"),
         ({"ghost_batch_size": -1}, "ghost_batch_size: expected 0 to .*, received -1"),
         (

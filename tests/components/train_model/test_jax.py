@@ -37,7 +37,9 @@ result = train(
     folder / "model", folder / "metrics.json", folder / "report.html",
 )
 assert len(result.history) == recipe.train.total_epochs
-assert sizes[-1] == (recipe.train.refine or recipe.train).crop_size
+of_phases = [phase.crop_size for phase in recipe.train.after_head().values()]
+assert set(sizes) == set(of_phases)
+assert sizes[-1] == of_phases[-1]
 images = np.concatenate([x for x, _ in eval_batches(load_dataset(Path(examples)), "test", 8)])
 model = load_model(folder / "model")
 np.save(folder / "answers.npy", model.predict(images, verbose=0))
@@ -61,8 +63,9 @@ CHANGES = (
             "train.refine={epochs: 1, schedule: {name: constant, peak: 0.001}, crop_size: 28}",
             "train.ema=0",
         ],
+        ["train.progressive_resizing={crop_size: 20}"],
     ],
-    ids=["head_first", "dropped_paths", "refined"],
+    ids=["head_first", "dropped_paths", "refined", "resized"],
 )
 def test_model_trained_on_jax_answers_the_same_on_tensorflow(tmp_path, changes):
     counts = {"train": 24, "validation": 8, "test": 8}

@@ -1,6 +1,7 @@
 import dataclasses
 
 import keras
+import numpy as np
 import pytest
 
 from components.common.config import build
@@ -66,6 +67,32 @@ def test_what_refines_comes_last():
     assert [one.config.crop_size for one in plan.phases] == [0, 0, 24]
     assert plan.learning_rate_after(8) == pytest.approx(0.2)
     assert plan.learning_rates()[-1] == pytest.approx((9 - 1 / 12, 0.2))
+
+
+RESIZING = {"policy": {}, "crop_size": 24, "progressive_resizing": {"crop_size": 16, "share": 0.4}}
+
+
+def test_smaller_crops_come_first_and_share_the_schedule(plan):
+    resizing = Plan(build(TrainConfig, TWO_PHASES | RESIZING), steps_per_epoch=12)
+    assert [(one.section, one.first, one.end) for one in resizing.phases] == [
+        ("train.head", 0, 2),
+        # The share is rounded down.
+        ("train.progressive_resizing", 2, 3),
+        ("train", 3, 5),
+    ]
+    assert [one.config.crop_size for one in resizing.phases[1:]] == [16, 24]
+    assert [one.continues for one in resizing.phases] == [False, False, True]
+    assert [one.continues for one in plan.phases] == [False, False]
+    found, expected = (np.array(one.learning_rates()) for one in (resizing, plan))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    rates = [[one.learning_rate_after(epoch) for epoch in range(5)] for one in (resizing, plan)]
+    assert rates[0] == rates[1]
+
+
+def test_share_of_less_than_an_epoch_is_none():
+    changes = RESIZING | {"progressive_resizing": {"crop_size": 16, "share": 0.3}}
+    phases = Plan(build(TrainConfig, TWO_PHASES | changes), steps_per_epoch=12).phases
+    assert [one.section for one in phases] == ["train.head", "train"]
 
 
 def test_long_curve_is_thinned_out():

@@ -89,18 +89,25 @@ def test_complex_bypass_adds_the_input_in_every_fire_module():
     ]
 
 
-def test_drop_path_leaves_some_images_in_training_with_the_bypass_alone():
+@pytest.mark.parametrize(
+    ("reduction", "branch"), [(0, 3.0), (4, 1.5)], ids=["plain", "squeeze_and_excitation"]
+)
+def test_drop_path_leaves_some_images_in_training_with_the_bypass_alone(reduction, branch):
     keras.utils.set_random_seed(0)
     inputs = layers.Input([4, 4, 12])
-    model = keras.Model(inputs, fire_module(4, 12, bypass=True, drop_path=0.25)(inputs))
-    # The branch is 3 everywhere, whatever it sees.
+    module = fire_module(4, 12, bypass=True, se_reduction=reduction, drop_path=0.25)
+    model = keras.Model(inputs, module(inputs))
+    # The branch is the same everywhere, whatever it sees.
     model.get_layer("fire_bn").set_weights([np.full(12, x, np.float32) for x in (0, 3, 0, 1)])
+    if reduction:
+        expand = model.get_layer("fire_se_expand")
+        expand.set_weights([np.zeros_like(one) for one in expand.get_weights()])
     images = np.ones((400, 4, 4, 12), np.float32)
-    np.testing.assert_allclose(model.predict_on_batch(images), np.full_like(images, 1 + 3))
+    np.testing.assert_allclose(model.predict_on_batch(images), np.full_like(images, 1 + branch))
     trained = keras.ops.convert_to_numpy(model(images, training=True))
     np.testing.assert_array_equal(trained, np.broadcast_to(trained[:, :1, :1, :1], trained.shape))
     # What is left of it makes up for what is dropped; 0.09 is four standard deviations.
-    assert np.unique(trained.round(4)).tolist() == [1.0, 1.0 + 3 / 0.75]
+    assert np.unique(trained.round(4)).tolist() == [1.0, 1.0 + branch / 0.75]
     assert np.mean(trained == 1.0) == pytest.approx(0.25, abs=0.09)
 
 

@@ -26,7 +26,7 @@ from components.common.models import load_model
 from components.train_model import fitting, mixing
 from components.train_model import train as train_module
 from components.train_model.architectures import ModelConfig
-from components.train_model.checkpoints import alone_in
+from components.train_model.checkpoints import Checkpoint, alone_in
 from components.train_model.component import train_model
 from components.train_model.config import CheckpointConfig, TrainConfig
 from components.train_model.input_pipeline import eval_batches
@@ -272,6 +272,35 @@ def test_keep_last_keeps_the_last(examples, tmp_path):
     assert loss_on_validation(examples, tmp_path) == pytest.approx(result.kept.val_loss, rel=1e-5)
 
 
+def test_keep_last_writes_the_kept_weights_once(examples, tmp_path, monkeypatch):
+    written: list[str] = []
+    write = Checkpoint.write
+
+    def recorded(self, model, name):
+        written.append(name)
+        return write(self, model, name)
+
+    monkeypatch.setattr(Checkpoint, "write", recorded)
+    run(examples, tmp_path / "whole", epochs=3, keep="last")
+    assert written == ["00001-000000", "00002-000000", "kept-00003", "00003-000000"]
+
+
+def test_seconds_of_an_epoch_have_the_saving_of_the_one_before(examples, tmp_path, monkeypatch):
+    save = Checkpoint.save
+
+    def slow(self, model, position, *further):
+        save(self, model, position, *further)
+        time.sleep(position.epoch)
+
+    monkeypatch.setattr(Checkpoint, "save", slow)
+    began = time.perf_counter()
+    history = run(examples, tmp_path, epochs=3).history
+    assert history[1].seconds > 1.0
+    assert history[2].seconds > 2.0
+    # The saving of the last is in none.
+    assert sum(one.seconds for one in history) < time.perf_counter() - began - 3.0
+
+
 def test_moving_average_is_what_is_validated_and_kept(examples, tmp_path):
     result = run(examples, tmp_path, epochs=4, keep="last", ema=0.9, schedule=constant(0.02))
     assert loss_on_validation(examples, tmp_path) == pytest.approx(result.kept.val_loss, rel=1e-5)
@@ -370,6 +399,29 @@ def test_last_phase_has_milder_crops_and_mixes_nothing(examples, tmp_path, monke
     assert [epoch.learning_rate for epoch in result.history[1:]] == pytest.approx([0.005, 0.005])
     assert list(dict.fromkeys(augmented)) == [(16, 0.2), (24, 0.8)]
     assert set(mixed) == {16}
+
+
+RESIZED = {
+    "policy": {"crop_area": 0.2},
+    "crop_size": 24,
+    "cutmix": 1.0,
+    "progressive_resizing": {"crop_size": 16, "share": 0.5},
+}
+
+
+def test_smaller_crops_come_first(examples, tmp_path, monkeypatch):
+    sizes, augment = [], augmentation.augment
+
+    def watch(images, draws, policy, size):
+        sizes.append(size)
+        return augment(images, draws, policy, size)
+
+    monkeypatch.setattr(augmentation, "augment", watch)
+    resized = run(examples, tmp_path / "resized", epochs=2, **RESIZED)
+    assert list(dict.fromkeys(sizes)) == [16, 24]
+    plain = run(examples, tmp_path / "plain", epochs=2, **RESIZED | {"progressive_resizing": None})
+    rates = [[one.learning_rate for one in result.history] for result in (resized, plain)]
+    assert rates[0] == rates[1]
 
 
 STILL = {"optimizer": {"name": "sgd"}, "keep": "last", "schedule": constant(1e-8)}
@@ -507,6 +559,7 @@ COURSES: dict[str, dict[str, Any]] = {
     "dropped_paths": {"model": {"complex_bypass": True, "drop_path": 0.3}},
     "mixed": {"mixup": 0.2, "cutmix": 1.0, "optimizer": {"name": "sgd"}},
     "refined": REFINED | {"epochs": 1},
+    "resized": RESIZED,
     "executions": {"steps_per_execution": 2, "global_batch_size": 4},
 }
 
@@ -518,6 +571,7 @@ COURSES: dict[str, dict[str, Any]] = {
         # Right between two phases.
         ("dropout_and_average", 4),
         ("refined", 2),
+        ("resized", 2),
     ],
 )
 def test_training_goes_on_as_if_nothing_had_happened(
