@@ -446,10 +446,16 @@ def _phases(train: TrainConfig) -> list[int]:
 def _shorten(train: TrainConfig, epochs: int) -> TrainConfig:
     """The same training with at most so many epochs in each of its phases."""
     head, resizing, refine = train.head, train.progressive_resizing, train.refine
+    if resizing is not None:
+        resizes = resizing.epochs_of(train.epochs) > 0
+        epochs_of_train = 2 * epochs if resizes else epochs
+        resizing = dataclasses.replace(resizing, share=0.5 if resizes else 0.0)
+    else:
+        epochs_of_train = epochs
     return dataclasses.replace(
         train,
-        epochs=min(2 * epochs if resizing else epochs, train.epochs),
-        progressive_resizing=resizing and dataclasses.replace(resizing, share=0.5),
+        epochs=min(epochs_of_train, train.epochs),
+        progressive_resizing=resizing,
         head=head and dataclasses.replace(head, epochs=min(epochs, head.epochs)),
         refine=refine and dataclasses.replace(refine, epochs=min(epochs, refine.epochs)),
     )

@@ -170,7 +170,7 @@ def _random_crop(
 
 
 def _on_cpu() -> bool:
-    """Whether memory is near, and products of matrices are dear."""
+    """Whether TensorFlow computes here: XLA, of JAX too, does whole products better."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf

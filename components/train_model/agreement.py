@@ -19,6 +19,28 @@ def check_agreement(model: ModelConfig, train: TrainConfig, image_size: int) -> 
     if train.global_batch_size:
         # What one replica can do; more have to divide it further.
         train.batch_size(replicas=1)
+    _check_sizes(model, train, image_size)
+    if model.stochastic_depth() and (train.head or train.fine_tune_at):
+        raise ConfigError(
+            "model.drop_path: expected 0 with train.head or train.fine_tune_at, whose frozen "
+            f"layers answer as they are, received {model.stochastic_depth()}"
+        )
+    if model.weights != NO_WEIGHTS:
+        return
+    if train.batch_norm == FROZEN:
+        raise ConfigError(
+            f"train.batch_norm: expected another one than {FROZEN} with model.weights "
+            f"{NO_WEIGHTS}, which bring no means to keep, received {FROZEN}"
+        )
+    if train.fine_tune_at:
+        raise ConfigError(
+            f"train.fine_tune_at: expected nothing with model.weights {NO_WEIGHTS}, of which all "
+            f"have to learn, received {train.fine_tune_at}"
+        )
+
+
+def _check_sizes(model: ModelConfig, train: TrainConfig, image_size: int) -> None:
+    """Refuses crops that the net cannot take, or that do not grow where they should."""
     asked = model.net_size(image_size)
     for section, phase in train.after_head().items():
         if asked != image_size and not phase.crop_size:
@@ -37,20 +59,9 @@ def check_agreement(model: ModelConfig, train: TrainConfig, image_size: int) -> 
                 f"{section}.crop_size: expected at least {model.smallest_size()} for {model.name}, "
                 f"received {size}"
             )
-    if model.stochastic_depth() and (train.head or train.fine_tune_at):
+    resizing, size = train.progressive_resizing, train.train_size(image_size)
+    if resizing is not None and resizing.crop_size >= size:
         raise ConfigError(
-            "model.drop_path: expected 0 with train.head or train.fine_tune_at, whose frozen "
-            f"layers answer as they are, received {model.stochastic_depth()}"
-        )
-    if model.weights != NO_WEIGHTS:
-        return
-    if train.batch_norm == FROZEN:
-        raise ConfigError(
-            f"train.batch_norm: expected another one than {FROZEN} with model.weights "
-            f"{NO_WEIGHTS}, which bring no means to keep, received {FROZEN}"
-        )
-    if train.fine_tune_at:
-        raise ConfigError(
-            f"train.fine_tune_at: expected nothing with model.weights {NO_WEIGHTS}, of which all "
-            f"have to learn, received {train.fine_tune_at}"
+            f"train.progressive_resizing.crop_size: expected less than {size}, which is what comes "
+            f"after it, received {resizing.crop_size}"
         )

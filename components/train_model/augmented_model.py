@@ -69,12 +69,13 @@ class AugmentedModel(keras.Model):
         self._symbolic_build(data_batch=symbols)
 
     def set_config(self, config: TrainConfig) -> None:
-        """Sets what is done to the images in the training that the next `compile` is for."""
+        """Sets what is done to the images from the next graph on."""
         self._config = config
 
     def set_steps_per_execution(self, steps: int) -> None:
         """Sets how many steps the device does before the host looks at them."""
         self.steps_per_execution = steps
+        # Graphs that know the former number, and the former configuration.
         self.train_function = self.test_function = None
 
     def _resized(self, images: KerasTensor) -> KerasTensor:

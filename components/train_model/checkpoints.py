@@ -2,7 +2,8 @@
 
 DIR/state.json                     position and history; names the two files below
 DIR/EPOCH-STEP.weights.h5          weights and the optimizer's variables at that position
-DIR/kept-EPOCH.weights.h5          weights of the epoch that would be kept if training ended now
+DIR/kept-EPOCH.weights.h5          weights of the epoch that would be kept if training ended now;
+                                   with `keep: last` there are none before the end
 
 A file is written under a name of its own before `state.json` names it, and `state.json` is replaced
 in one step, so a process may be killed at any moment.

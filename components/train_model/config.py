@@ -276,11 +276,11 @@ class RefineConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProgressiveResizingConfig:
-    """Smaller crops in the first epochs, which take less time for it.
+    """Smaller crops in the first epochs, behind those of `head`, which take less time for it.
 
     Attributes:
         crop_size: Side of the augmented images of these epochs, in pixels.
-        share: Share of the epochs of `train`, rounded down; schedule and optimizer go on after it.
+        share: Share of the epochs of `train`, rounded down. Schedule and optimizer go on after it.
 
     Source: Howard, "Training Imagenet in 3 hours for USD 25" (2018), and Tan and Le,
     "EfficientNetV2" (2021).
@@ -292,6 +292,11 @@ class ProgressiveResizingConfig:
     def __post_init__(self) -> None:
         check("crop_size", self.crop_size, Range(1, CROP_SIZES.high))
         check("share", self.share, Range(0.0, 0.9))
+
+    def epochs_of(self, epochs: int) -> int:
+        """How many of the epochs of `train` have smaller crops."""
+        # 0.29 * 100 is less than 29.
+        return int(round(self.share * epochs, 6))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -452,16 +457,11 @@ class TrainConfig:
             )
 
     def _check_resizing(self, resizing: ProgressiveResizingConfig) -> None:
-        """Refuses crops that nothing crops, or that are not smaller."""
+        """Refuses crops that nothing crops."""
         if self.policy is None:
             raise ConfigError(
                 "progressive_resizing: expected none without a policy, which is what crops, "
                 f"received a crop_size of {resizing.crop_size}"
-            )
-        if self.crop_size and resizing.crop_size >= self.crop_size:
-            raise ConfigError(
-                f"progressive_resizing.crop_size: expected less than crop_size {self.crop_size}, "
-                f"which comes after it, received {resizing.crop_size}"
             )
 
     def after_head(self) -> "dict[str, TrainConfig]":
@@ -473,7 +473,7 @@ class TrainConfig:
         alone = dataclasses.replace(self, head=None, progressive_resizing=None, refine=None)
         found = {"train": alone}
         resizing, refine = self.progressive_resizing, self.refine
-        if resizing is not None and (epochs := int(resizing.share * self.epochs)):
+        if resizing is not None and (epochs := resizing.epochs_of(self.epochs)):
             smaller = dataclasses.replace(alone, epochs=epochs, crop_size=resizing.crop_size)
             rest = dataclasses.replace(alone, epochs=self.epochs - epochs)
             found = {"train.progressive_resizing": smaller, "train": rest}

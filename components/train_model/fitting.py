@@ -247,7 +247,7 @@ class Follower(keras.callbacks.Callback):
         self._plan = plan
         self.stopped = self._is_hopeless(checkpoint.history)
         self.broken_epoch = 0
-        self._told = time.perf_counter()
+        self._last_entry = time.perf_counter()
         self._shown = shown
         self._logs = logs
         self._every_steps = every_steps
@@ -264,7 +264,7 @@ class Follower(keras.callbacks.Callback):
         self._epoch = epoch
         self._before = self.checkpoint.position
         self._seen = self._before.step
-        self._trains = self._trained = time.perf_counter()
+        self._steps_began = self._steps_ended = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Ends a training that is hopeless or told to end; saves it every so many steps."""
@@ -329,7 +329,7 @@ class Follower(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         """Takes the time."""
-        self._trained = time.perf_counter()
+        self._steps_ended = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Adds to the history, saves the training, and stops it when it no longer gets better."""
@@ -358,9 +358,11 @@ class Follower(keras.callbacks.Callback):
             self._give_way()
 
     def _is_hopeless(self, history: tuple[Epoch, ...]) -> bool:
-        patience, head = self._plan.config.patience, self._plan.config.head
-        # A head that no longer gets better is no reason to leave the other layers as they were.
-        waited = len(history) - (head.epochs if head else 0)
+        patience = self._plan.config.patience
+        # Neither a head that no longer gets better is a reason to leave the other layers as they
+        # were, nor small crops that teach no more one to see no larger ones.
+        earlier = next(phase.first for phase in self._plan.phases if phase.is_main)
+        waited = len(history) - earlier
         if not patience or waited < patience:
             return False
         best = functools.reduce(lambda best, one: one if one.beats(best) else best, history)
@@ -370,7 +372,7 @@ class Follower(keras.callbacks.Callback):
         steps = self._plan.steps_per_epoch
         images = (steps - self._before.step) * self._plan.batch_size
         # What it takes to save an epoch is known only when it is saved, and counts for the next.
-        before, self._told = self._told, time.perf_counter()
+        before, self._last_entry = self._last_entry, time.perf_counter()
         return Epoch(
             epoch=epoch + 1,
             loss=self._mean(figures, "loss", steps),
@@ -378,8 +380,8 @@ class Follower(keras.callbacks.Callback):
             val_loss=float(figures["val_loss"]),
             val_accuracy=float(figures["val_accuracy"]),
             learning_rate=self._plan.learning_rate_after(epoch),
-            seconds=self._told - before,
-            images_per_second=images / (self._trained - self._trains),
+            seconds=self._last_entry - before,
+            images_per_second=images / (self._steps_ended - self._steps_began),
         )
 
     @contextlib.contextmanager

@@ -14,7 +14,8 @@ class Epoch:
         val_loss: Over the validation split.
         val_accuracy: Top-1, over the validation split.
         learning_rate: At the last step of the epoch.
-        seconds: Duration: validation is included, and the saving of the epoch before.
+        seconds: Since the epoch before was measured: its saving and this one's validation are
+            included, and in the first of a phase what makes the graph.
         images_per_second: Train images over the time spent on them.
     """
 

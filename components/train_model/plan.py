@@ -9,6 +9,7 @@ from keras import ops
 from components.train_model.config import ScheduleConfig, TrainConfig
 from components.train_model.schedules import Schedule
 
+MAIN = "train"
 _DRAWN_STEPS = 400
 
 
@@ -17,12 +18,13 @@ class Phase:
     """Epochs in which the same is done.
 
     Attributes:
-        section: Key of a recipe that describes it.
+        section: Key of a recipe that its schedule is in.
         first: Number of epochs before it.
         end: Number of epochs up to its end.
         schedule: The learning rate over the steps of `scheduled`.
         config: What is done to its images; only `schedule` is the one of a head.
-        scheduled: Epochs of one schedule and one optimizer: those of this phase, and of others.
+        scheduled: Epochs over which its schedule and its optimizer go: its own, but where crops
+            grow on the way, which makes two phases.
         head_only: All but the head are frozen.
     """
 
@@ -38,6 +40,11 @@ class Phase:
     def continues(self) -> bool:
         """It goes on with the schedule and the optimizer of the phase before it."""
         return self.first > self.scheduled.start
+
+    @property
+    def is_main(self) -> bool:
+        """It is what a recipe's `train` says, once its crops have grown."""
+        return self.section == MAIN and self.end == self.scheduled.stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +76,9 @@ class Plan:
                 Phase("train.head", 0, done, head.schedule, self.config, alone, head_only=True)
             )
         main = range(done, done + self.config.epochs)
-        for section, config in self.config.after_head().items():
+        for key, config in self.config.after_head().items():
             end = done + config.epochs
-            scheduled = main if done in main else range(done, end)
+            section, scheduled = (MAIN, main) if done in main else (key, range(done, end))
             phases.append(Phase(section, done, end, config.schedule, config, scheduled))
             done = end
         return tuple(phases)

@@ -84,7 +84,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         config: The schedule.
-        epochs: Epochs of the phase it is for.
+        epochs: Epochs it is for.
         steps_per_epoch: Steps per epoch.
         replicas: Devices over which a batch is split.
     """
@@ -98,7 +98,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.factor = replicas if config.scaled_by_replicas else 1
 
     def __call__(self, step: Any) -> Any:
-        """The learning rate at a step of the phase, `float32`, of the shape of `step`."""
+        """The learning rate at a step of these epochs, `float32`, of the shape of `step`."""
         step = ops.convert_to_tensor(step)
         if isinstance(self.config, RampConfig):
             return ramp(step, self.steps_per_epoch, self.config, self.factor)

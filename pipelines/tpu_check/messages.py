@@ -31,8 +31,8 @@ class Task:
 class Compiled:
     """What the compiler says of a train step; all figures are of one core and one step.
 
-    The step is that of a recipe's `train`. Where `train.refine` has larger images, its memory
-    counts too.
+    The step is that of a recipe's `train`, once its crops have grown. Where `train.refine` has
+    larger images, its memory counts too.
 
     Attributes:
         batch_per_core: Images.

@@ -77,8 +77,7 @@ def make_models(task: Task, batch: int) -> tuple[list[AugmentedModel], str]:
     largest = 0
     for phase in plan.phases:
         size = phase.config.train_size(task.image_size)
-        is_main = phase.section == "train"
-        if not (is_main or models) or size <= largest:
+        if not (phase.is_main or models) or size <= largest:
             continue
         largest = size
         net = build_net(architecture, config, task.image_size, task.classes, precision)

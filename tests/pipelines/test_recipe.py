@@ -124,6 +124,25 @@ def test_large_bounds_are_written_out():
             ["train.refine={epochs: 1, schedule: {name: constant, peak: 0.1}, crop_size: 2}"],
             "train.refine.crop_size: expected at least 3 for squeezenet, received 2",
         ),
+        (
+            "squeezenet",
+            ["train.progressive_resizing={crop_size: 64}"],
+            "train.progressive_resizing.crop_size: expected less than 64, .*received 64",
+        ),
+        (
+            "squeezenet",
+            [
+                "train.progressive_resizing={crop_size: 160}",
+                "train.crop_size=0",
+                "model.test_size=0",
+            ],
+            "train.progressive_resizing.crop_size: expected less than 160, .*received 160",
+        ),
+        (
+            "squeezenet",
+            ["train.progressive_resizing={crop_size: 2}"],
+            "train.progressive_resizing.crop_size: expected at least 3 for squeezenet, received 2",
+        ),
         ("squeezenet", ["model.test_size=2"], "model.test_size: expected at least 3"),
         ("dense", ["model.test_size=96"], "train.crop_size: .*received 0"),
         (

@@ -35,7 +35,7 @@ TRAIN = {
 }
 # What one training cannot have both of.
 CASES: dict[str, dict[str, Any]] = {
-    "averaged": {"ema": 0.9},
+    "averaged": {"ema": 0.9, "progressive_resizing": {"crop_size": 12}},
     "refined": {
         "refine": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}, "crop_size": 24}
     },

@@ -43,6 +43,11 @@ REFINED = {
     # Of the same shapes as the phase before.
     "refine": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.01}, "crop_area": 0.9},
 }
+RESIZED = {
+    "policy": {"crop_area": 0.5},
+    "cutmix": 1.0,
+    "progressive_resizing": {"crop_size": 16, "share": 0.5},
+}
 # What is trained, and how: twenty steps.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": (DENSE, SGD),
@@ -56,6 +61,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "muon": (DENSE, SGD | {"optimizer": {"name": "muon", "weight_decay": 0.01}}),
     "everything": (DENSE, SGD | EVERYTHING | {"optimizer": {"name": "adamw"}}),
     "refined": (CONVOLUTIONS, SGD | REFINED),
+    "resized": (CONVOLUTIONS, SGD | RESIZED),
     "executions": (DENSE, SGD | {"steps_per_execution": 5}),
 }
 

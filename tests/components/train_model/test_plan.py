@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from components.common.config import build
-from components.train_model.config import TrainConfig
+from components.train_model.config import ProgressiveResizingConfig, TrainConfig
 from components.train_model.history import Epoch
 from components.train_model.plan import Plan
 
@@ -77,16 +77,27 @@ def test_smaller_crops_come_first_and_share_the_schedule(plan):
     assert [(one.section, one.first, one.end) for one in resizing.phases] == [
         ("train.head", 0, 2),
         # The share is rounded down.
-        ("train.progressive_resizing", 2, 3),
+        ("train", 2, 3),
         ("train", 3, 5),
     ]
     assert [one.config.crop_size for one in resizing.phases[1:]] == [16, 24]
     assert [one.continues for one in resizing.phases] == [False, False, True]
+    assert [one.is_main for one in resizing.phases] == [False, False, True]
     assert [one.continues for one in plan.phases] == [False, False]
+    assert [one.is_main for one in plan.phases] == [False, True]
     found, expected = (np.array(one.learning_rates()) for one in (resizing, plan))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     rates = [[one.learning_rate_after(epoch) for epoch in range(5)] for one in (resizing, plan)]
     assert rates[0] == rates[1]
+
+
+@pytest.mark.parametrize(
+    ("share", "epochs", "expected"),
+    [(0.5, 3, 1), (0.29, 100, 29), (0.57, 100, 57), (0.9, 1, 0), (0.0, 9, 0)],
+)
+def test_share_of_epochs_is_rounded_down(share, epochs, expected):
+    resizing = ProgressiveResizingConfig(crop_size=16, share=share)
+    assert resizing.epochs_of(epochs) == expected
 
 
 def test_share_of_less_than_an_epoch_is_none():

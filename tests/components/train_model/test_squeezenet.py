@@ -102,6 +102,8 @@ def test_drop_path_leaves_some_images_in_training_with_the_bypass_alone(reductio
     if reduction:
         expand = model.get_layer("fire_se_expand")
         expand.set_weights([np.zeros_like(one) for one in expand.get_weights()])
+        # To leave out the weights is to leave out all that they weigh.
+        assert model.get_layer("fire_drop_path").output.shape == (None, 1, 1, 12)
     images = np.ones((400, 4, 4, 12), np.float32)
     np.testing.assert_allclose(model.predict_on_batch(images), np.full_like(images, 1 + branch))
     trained = keras.ops.convert_to_numpy(model(images, training=True))

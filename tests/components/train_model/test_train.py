@@ -193,10 +193,15 @@ def exploding(monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"policy": {}, "progressive_resizing": {"crop_size": 16}}],
+    ids=["plain", "among_smaller_crops"],
+)
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_loss_that_is_no_number_ends_the_training(examples, exploding, tmp_path):
-    with pytest.raises(FlowersError, match=r"NaN in epoch .*train.schedule.peak, now 100$"):
-        run(examples, tmp_path / "out", **BROKEN)
+def test_loss_that_is_no_number_ends_the_training(examples, exploding, tmp_path, changes):
+    with pytest.raises(FlowersError, match=r"NaN in epoch .*lower train\.schedule\.peak, now 100$"):
+        run(examples, tmp_path / "out", **BROKEN | changes)
     assert not any((tmp_path / "out" / name).exists() for name in OUTPUTS)
 
 
@@ -247,6 +252,13 @@ def test_early_stopping_waits_for_all_layers(examples, tmp_path):
     head = {"epochs": 4, "schedule": constant(1e-8)}
     result = run(examples, tmp_path, head=head, epochs=40, patience=2, schedule=constant(1e-8))
     assert len(result.history) == max(result.kept.epoch, 4) + 2 < 40
+
+
+def test_early_stopping_waits_for_the_larger_crops(examples, tmp_path):
+    resizing = {"policy": {}, "progressive_resizing": {"crop_size": 16, "share": 0.25}}
+    changes = {"epochs": 40, "patience": 2, "schedule": constant(1e-8)}
+    result = run(examples, tmp_path, **resizing | changes)
+    assert len(result.history) == max(result.kept.epoch, 10) + 2 < 40
 
 
 def test_training_that_stopped_early_is_not_taken_up_again(examples, tmp_path, monkeypatch):

@@ -82,6 +82,14 @@ def test_larger_images_of_the_last_phase_have_to_fit_too(python, report):
     assert compiled["peak_bytes"] > 1.5 * report["compiled"]["peak_bytes"]
 
 
+def test_figures_are_not_those_of_the_smaller_crops_at_first(python, report):
+    changes = ["--set=train.progressive_resizing={crop_size: 32}", f"--batch-per-core={BATCH}"]
+    finished = call(python, "-m", "pipelines", *CHECK, *changes, "--topology=v5e:2x2")
+    assert finished.returncode == 0, finished.stderr
+    compiled = json.loads(finished.stdout)["compiled"]
+    assert compiled["flops"] == pytest.approx(report["compiled"]["flops"])
+
+
 def test_batch_that_does_not_fit_ends_with_3(python):
     finished = call(
         python, "-m", "pipelines", *CHECK, "--topology", "v5e:1x1", "--batch-per-core", "65536"
