@@ -446,16 +446,12 @@ def _phases(train: TrainConfig) -> list[int]:
 def _shorten(train: TrainConfig, epochs: int) -> TrainConfig:
     """The same training with at most so many epochs in each of its phases."""
     head, resizing, refine = train.head, train.progressive_resizing, train.refine
-    if resizing is not None:
-        resizes = resizing.epochs_of(train.epochs) > 0
-        epochs_of_train = 2 * epochs if resizes else epochs
-        resizing = dataclasses.replace(resizing, share=0.5 if resizes else 0.0)
-    else:
-        epochs_of_train = epochs
+    # Smaller crops at first make two phases of the epochs of `train`.
+    phases = 2 if resizing and resizing.epochs_of(train.epochs) else 1
     return dataclasses.replace(
         train,
-        epochs=min(epochs_of_train, train.epochs),
-        progressive_resizing=resizing,
+        epochs=min(phases * epochs, train.epochs),
+        progressive_resizing=resizing and dataclasses.replace(resizing, share=(phases - 1) / 2),
         head=head and dataclasses.replace(head, epochs=min(epochs, head.epochs)),
         refine=refine and dataclasses.replace(refine, epochs=min(epochs, refine.epochs)),
     )

@@ -16,7 +16,7 @@ DRAWS = 10
 # What makes cutting off fractions a rounding. Many pixels lie half way between two whole numbers,
 # but for the noise of a device's arithmetic: so they go up on every device.
 ROUNDING = 0.501
-# Pixels of a result that a CPU makes together of what they see.
+# Pixels of a result that a CPU makes together: fewer are many small products, more see more zeros.
 _NEIGHBOURS = 16
 # Source: luma of ITU-R BT.601, as JPEG has it.
 _LUMA = ((0.299,), (0.587,), (0.114,))
@@ -170,7 +170,7 @@ def _random_crop(
 
 
 def _on_cpu() -> bool:
-    """Whether TensorFlow computes here: XLA, of JAX too, does whole products better."""
+    """Whether TensorFlow runs on CPUs alone, to which a product with 0 is as dear as any."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf

@@ -359,11 +359,12 @@ class Follower(keras.callbacks.Callback):
 
     def _is_hopeless(self, history: tuple[Epoch, ...]) -> bool:
         patience = self._plan.config.patience
-        # Neither a head that no longer gets better is a reason to leave the other layers as they
-        # were, nor small crops that teach no more one to see no larger ones.
-        earlier = next(phase.first for phase in self._plan.phases if phase.is_main)
-        waited = len(history) - earlier
-        if not patience or waited < patience:
+        if not patience:
+            return False
+        # A head that no longer gets better is no reason to leave the other layers as they were, nor
+        # are small crops that teach no more one to see no larger ones.
+        main = next(phase for phase in self._plan.phases if phase.is_main)
+        if len(history) - main.first < patience:
             return False
         best = functools.reduce(lambda best, one: one if one.beats(best) else best, history)
         return len(history) - best.epoch >= patience
