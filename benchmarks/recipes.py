@@ -454,6 +454,8 @@ def _shorten(train: TrainConfig, epochs: int) -> TrainConfig:
         progressive_resizing=resizing and dataclasses.replace(resizing, share=(phases - 1) / 2),
         head=head and dataclasses.replace(head, epochs=min(epochs, head.epochs)),
         refine=refine and dataclasses.replace(refine, epochs=min(epochs, refine.epochs)),
+        # Among so few, one epoch in ten that takes longer cannot be told from any other.
+        validation_freq=1,
     )
 
 

@@ -72,8 +72,8 @@ class State:
         history: One entry per epoch done.
         weights: Weights and optimizer at that position.
         seeds: State of every random generator of the net, which Keras leaves out of the file.
-        kept: The epoch that would be kept if training ended now; None until it has ended where
-            that is its last.
+        kept: The epoch that would be kept if training ended now; None before the first that is
+            validated, and until training has ended where that is its last.
         kept_weights: Its weights, or their moving average.
     """
 

@@ -334,6 +334,9 @@ class TrainConfig:
         patience: Epochs after `head` without a better validation accuracy, or an equal one with a
             lower loss, after which training stops; 0 to train all epochs. Goes with `keep: best`,
             and not with `refine`.
+        validation_freq: Epochs from one validation to the next, which saves time where epochs are
+            short; the last epoch is always validated. Only an epoch that is validated can be the
+            one that `keep: best` keeps, or end a training by `patience`, which is no less.
         batch_norm: Over which examples BatchNorm takes its means in training: `global` for the
             whole batch, so that the number of replicas changes nothing, `per_replica` for the part
             of each, which saves a message between them. What is kept for later is the mean over
@@ -370,6 +373,7 @@ class TrainConfig:
     ema: float = 0.0
     keep: str = "best"
     patience: int = 0
+    validation_freq: int = 1
     batch_norm: str = GLOBAL
     ghost_batch_size: int = 0
     steps_per_execution: int = 0
@@ -406,11 +410,9 @@ class TrainConfig:
         check("ema", self.ema, Range(0.0, 0.99999))
         choose("keep", self.keep, KEEPS)
         check("patience", self.patience, Range(0, 100_000))
-        if self.patience and self.keep != "best":
-            raise ConfigError(
-                f"patience: expected 0 with keep {self.keep}, which would keep the weights that no "
-                f"longer got better, received {self.patience}; set keep to best"
-            )
+        check("validation_freq", self.validation_freq, Range(1, 100_000))
+        if self.patience:
+            self._check_patience()
         if self.refine is not None:
             self._check(self.refine)
         choose("batch_norm", self.batch_norm, BATCH_NORMS)
@@ -454,6 +456,19 @@ class TrainConfig:
             raise ConfigError(
                 f"refine.{key}: expected {expected} without a policy, which is what crops, "
                 f"received {getattr(refine, key)}"
+            )
+
+    def _check_patience(self) -> None:
+        """Refuses to stop with weights that are not the best, or for want of any to compare."""
+        if self.keep != "best":
+            raise ConfigError(
+                f"patience: expected 0 with keep {self.keep}, which would keep the weights that no "
+                f"longer got better, received {self.patience}; set keep to best"
+            )
+        if self.patience < self.validation_freq:
+            raise ConfigError(
+                f"patience: expected 0 or at least validation_freq, which is {self.validation_freq}"
+                f", so that two validations decide, received {self.patience}"
             )
 
     def _check_resizing(self, resizing: ProgressiveResizingConfig) -> None:

@@ -173,6 +173,7 @@ def _fit_on(
             epochs=position.epoch + 1 if position.step else phase.end,
             validation_data=validation,
             validation_steps=validation_steps,
+            validation_freq=plan.validated_epochs(),
             callbacks=[*ema, follower],
             shuffle=False,
             verbose=0,
@@ -335,8 +336,13 @@ class Follower(keras.callbacks.Callback):
         """Adds to the history, saves the training, and stops it when it no longer gets better."""
         if self.broken_epoch:
             return
-        entry = self._entry(epoch, logs or {})
-        if not _is_finite(entry.val_loss):
+        figures = logs or {}
+        if "val_loss" not in figures:
+            self._steps_ended = time.perf_counter()
+        entry = self._entry(epoch, figures)
+        validation = entry.validation
+        # The loss of the training is that of the weights before the last step.
+        if not (_is_finite(validation.loss) if validation else self._weights_are_finite()):
             self._break_off()
             return
         history = (*self.checkpoint.history, entry)
@@ -348,9 +354,10 @@ class Follower(keras.callbacks.Callback):
             with self._averaged():
                 kept = entry, self.checkpoint.write(self.model.net, f"kept-{entry.epoch:05d}")
         self.checkpoint.save(self.model, Position(epoch + 1), history, kept)
+        validated = f"validation {validation.accuracy:.1%}, " if validation else ""
         self._shown.advance(
-            note=f"loss {entry.loss:.3f}, accuracy {entry.accuracy:.1%}, "
-            f"validation {entry.val_accuracy:.1%}, {entry.images_per_second:.0f} images/s"
+            note=f"loss {entry.loss:.3f}, accuracy {entry.accuracy:.1%}, {validated}"
+            f"{entry.images_per_second:.0f} images/s"
         )
         if self._is_hopeless(history):
             self.stopped = self.model.stop_training = True
@@ -359,7 +366,7 @@ class Follower(keras.callbacks.Callback):
 
     def _is_hopeless(self, history: tuple[Epoch, ...]) -> bool:
         patience = self._plan.config.patience
-        if not patience:
+        if not patience or not history or history[-1].validation is None:
             return False
         # A head that no longer gets better is no reason to leave the other layers as they were, nor
         # are small crops that teach no more one to see no larger ones.
@@ -378,8 +385,8 @@ class Follower(keras.callbacks.Callback):
             epoch=epoch + 1,
             loss=self._mean(figures, "loss", steps),
             accuracy=self._mean(figures, "accuracy", steps),
-            val_loss=float(figures["val_loss"]),
-            val_accuracy=float(figures["val_accuracy"]),
+            val_loss=_figure(figures, "val_loss"),
+            val_accuracy=_figure(figures, "val_accuracy"),
             learning_rate=self._plan.learning_rate_after(epoch),
             seconds=self._last_entry - before,
             images_per_second=images / (self._steps_ended - self._steps_began),
@@ -398,6 +405,10 @@ class Follower(keras.callbacks.Callback):
             yield
         finally:
             swap.on_test_end()
+
+
+def _figure(figures: dict[str, float], name: str) -> float | None:
+    return float(figures[name]) if name in figures else None
 
 
 def _is_finite(value: float) -> bool:
@@ -427,7 +438,7 @@ class EventLogs:
             "learning_rate": entry.learning_rate,
             "images_per_second": entry.images_per_second,
         }
-        validation = {"loss": entry.val_loss, "accuracy": entry.val_accuracy}
+        validation = entry.validation._asdict() if entry.validation else {}
         for writer, figures in ((self._train, train), (self._validation, validation)):
             with writer.as_default(step=entry.epoch):
                 for name, value in figures.items():

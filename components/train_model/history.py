@@ -1,6 +1,19 @@
 """What training leaves behind to be read and drawn."""
 
 import dataclasses
+from typing import NamedTuple
+
+
+class Validation(NamedTuple):
+    """Figures over the validation split.
+
+    Attributes:
+        loss: Mean over its examples.
+        accuracy: Top-1.
+    """
+
+    loss: float
+    accuracy: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,8 +24,8 @@ class Epoch:
         epoch: From 1.
         loss: Mean over the train batches.
         accuracy: Top-1, on augmented train images.
-        val_loss: Over the validation split.
-        val_accuracy: Top-1, over the validation split.
+        val_loss: Over the validation split; None for an epoch that is not validated.
+        val_accuracy: Top-1, over the validation split; None as the loss is.
         learning_rate: At the last step of the epoch.
         seconds: Since the epoch before was measured: its saving and this one's validation are
             included, and in the first of a phase what makes the graph.
@@ -22,17 +35,28 @@ class Epoch:
     epoch: int
     loss: float
     accuracy: float
-    val_loss: float
-    val_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
     learning_rate: float
     seconds: float
     images_per_second: float
 
+    @property
+    def validation(self) -> Validation | None:
+        """Figures over the validation split, if it is validated."""
+        if self.val_loss is None or self.val_accuracy is None:
+            return None
+        return Validation(self.val_loss, self.val_accuracy)
+
     def beats(self, other: "Epoch | None") -> bool:
-        """Whether it did better on the validation split; the loss decides between equals."""
-        if other is None:
-            return True
-        return (self.val_accuracy, -self.val_loss) > (other.val_accuracy, -other.val_loss)
+        """Whether it did better on the validation split; the loss decides between equals.
+
+        An epoch that is not validated beats none, and is beaten by all that are.
+        """
+        here, there = self.validation, other.validation if other else None
+        if here is None or there is None:
+            return here is not None
+        return (here.accuracy, -here.loss) > (there.accuracy, -there.loss)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +85,12 @@ class TrainResult:
     batch_size: int
     devices: str
 
+    @property
+    def validation(self) -> Validation:
+        """Figures of the epoch kept over the validation split."""
+        assert self.kept.validation is not None
+        return self.kept.validation
+
     def metrics(self) -> dict[str, float]:
         """The figures that a console lists beside a run."""
         return {
@@ -68,6 +98,6 @@ class TrainResult:
             "epochs": len(self.history),
             "parameters": self.parameters,
             "seconds": sum(epoch.seconds for epoch in self.history),
-            "val_accuracy": self.kept.val_accuracy,
-            "val_loss": self.kept.val_loss,
+            "val_accuracy": self.validation.accuracy,
+            "val_loss": self.validation.loss,
         }

@@ -101,6 +101,11 @@ class Plan:
         whole = math.gcd(self.steps_per_epoch, done)
         return max(steps for steps in range(1, min(most, whole) + 1) if whole % steps == 0)
 
+    def validated_epochs(self) -> list[int]:
+        """The epochs, from 1, that are validated: every so many, and the last."""
+        every, last = self.config.validation_freq, self.config.total_epochs
+        return sorted({*range(every, last + 1, every), last})
+
     def learning_rate_after(self, epoch: int) -> float:
         """The learning rate of the last step of an epoch, which counts from 0."""
         phase = next(phase for phase in self.phases if phase.first <= epoch < phase.end)

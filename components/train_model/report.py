@@ -26,7 +26,7 @@ def _figures(result: TrainResult) -> Markup:
     images = sum(epoch.images_per_second for epoch in result.history) / len(result.history)
     return html.figures(
         {
-            "Validation accuracy kept": f"{kept.val_accuracy:.1%}",
+            "Validation accuracy kept": f"{result.validation.accuracy:.1%}",
             "In epoch": f"{kept.epoch} of {len(result.history)}",
             "Weights": f"{result.parameters:,}",
             "Steps per epoch": f"{result.steps_per_epoch} of {result.batch_size} images",
@@ -43,11 +43,12 @@ def _curves(result: TrainResult) -> Markup:
     epochs = [epoch.epoch for epoch in result.history]
     drawn = html.new_figure()
     left, right = drawn.subplots(1, 2)
+    validated = [epoch for epoch in result.history if epoch.validation is not None]
     for axes, name in ((left, "loss"), (right, "accuracy")):
         train = [getattr(epoch, name) for epoch in result.history]
-        validation = [getattr(epoch, f"val_{name}") for epoch in result.history]
+        validation = [getattr(epoch.validation, name) for epoch in validated]
         axes.plot(epochs, train, label="train, augmented", marker=".")
-        axes.plot(epochs, validation, label="validation", marker=".")
+        axes.plot([epoch.epoch for epoch in validated], validation, label="validation", marker=".")
         _label_epochs(axes)
         axes.set_ylabel(name)
     right.axvline(result.kept.epoch, linestyle=":", color=html.COLOURS[2], label="kept")
@@ -55,7 +56,7 @@ def _curves(result: TrainResult) -> Markup:
     return html.figure(
         drawn,
         f"Loss and accuracy over {len(epochs)} epochs; the weights of epoch {result.kept.epoch} "
-        f"are kept, with a validation accuracy of {result.kept.val_accuracy:.1%}",
+        f"are kept, with a validation accuracy of {result.validation.accuracy:.1%}",
     )
 
 

@@ -104,7 +104,7 @@ def train(
     say(
         STEP,
         f"kept epoch {result.kept.epoch} of {len(result.history)}: validation accuracy "
-        f"{result.kept.val_accuracy:.1%}, {result.parameters:,} weights",
+        f"{result.validation.accuracy:.1%}, {result.parameters:,} weights",
     )
     return result
 

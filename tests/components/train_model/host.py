@@ -37,7 +37,8 @@ TRAIN = {
 CASES: dict[str, dict[str, Any]] = {
     "averaged": {"ema": 0.9, "progressive_resizing": {"crop_size": 12}},
     "refined": {
-        "refine": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}, "crop_size": 24}
+        "refine": {"epochs": 1, "schedule": {"name": "constant", "peak": 0.001}, "crop_size": 24},
+        "validation_freq": 3,
     },
 }
 

@@ -115,6 +115,11 @@ def test_wrong_model_is_refused(changes, words):
         ({"ema": 1.0}, "ema"),
         ({"keep": "first"}, "keep: expected one of best, last"),
         ({"patience": -1}, "patience"),
+        ({"validation_freq": 0}, "validation_freq"),
+        (
+            {"patience": 3, "validation_freq": 4},
+            "patience: expected 0 or at least validation_freq, which is 4, .* received 3",
+        ),
         ({"patience": 2, "keep": "last"}, "patience: expected 0 with keep last, .* received 2"),
         ({"precision": "float64"}, "precision: expected one of auto"),
         ({"policy": {"saturation": [2.0, 1.0]}}, "policy.saturation"),

@@ -63,7 +63,7 @@ CHANGES = (
             "train.refine={epochs: 1, schedule: {name: constant, peak: 0.001}, crop_size: 28}",
             "train.ema=0",
         ],
-        ["train.progressive_resizing={crop_size: 20}"],
+        ["train.progressive_resizing={crop_size: 20}", "train.validation_freq=2"],
     ],
     ids=["head_first", "dropped_paths", "refined", "resized"],
 )

@@ -112,6 +112,16 @@ def test_long_curve_is_thinned_out():
     assert points[-1][0] == pytest.approx(5.0, abs=0.001)
 
 
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (5, [5]), (9, [5])],
+)
+def test_last_epoch_is_validated(every, expected):
+    # Those of the head count too.
+    plan = Plan(build(TrainConfig, TWO_PHASES | {"validation_freq": every}), steps_per_epoch=12)
+    assert plan.validated_epochs() == expected
+
+
 EPOCH = Epoch(
     epoch=1,
     loss=1.0,
@@ -132,3 +142,9 @@ def test_loss_decides_between_epochs_of_equal_accuracy(accuracy, loss, better):
     other = dataclasses.replace(EPOCH, val_accuracy=accuracy, val_loss=loss)
     assert other.beats(EPOCH) == better
     assert other.beats(None)
+
+
+def test_only_an_epoch_that_is_validated_is_better_than_another():
+    unknown = dataclasses.replace(EPOCH, val_accuracy=None, val_loss=None)
+    assert EPOCH.beats(unknown)
+    assert not any(unknown.beats(other) for other in (EPOCH, unknown, None))

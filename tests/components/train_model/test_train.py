@@ -16,7 +16,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from kfp import dsl
 
-from components.common import augmentation
+from components.common import augmentation, progress
 from components.common.config import build
 from components.common.dataset import load_dataset, save_dataset
 from components.common.errors import ConfigError, DataError, FlowersError
@@ -179,18 +179,25 @@ BROKEN = {
 class Exploding(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """A rate that is harmless for three epochs or more, and then infinite on every machine."""
 
+    def __init__(self, harmless=10):
+        self.harmless = harmless
+
     def __call__(self, step):
-        return keras.ops.where(step < 10, 0.01, float("inf"))
+        return keras.ops.where(step < self.harmless, 0.01, float("inf"))
 
 
-@pytest.fixture
-def exploding(monkeypatch):
+def explode(monkeypatch, schedule):
     """How far a rate of 100 comes depends on the arithmetic of the machine."""
     monkeypatch.setattr(
         fitting,
         "make_optimizer",
-        lambda config, schedule, ema: make_optimizer(config, Exploding(), ema),
+        lambda config, _schedule, ema: make_optimizer(config, schedule, ema),
     )
+
+
+@pytest.fixture
+def exploding(monkeypatch):
+    explode(monkeypatch, Exploding())
 
 
 @pytest.mark.parametrize(
@@ -228,6 +235,14 @@ def test_last_good_checkpoint_stays(examples, exploding, tmp_path, steps):
     assert len(arrays) > 4
     # A variance may have become infinite on the way to a loss that is no number.
     assert not any(np.isnan(array).any() for array in arrays)
+
+
+def test_epoch_that_is_not_validated_and_ends_in_nan_is_not_saved(examples, tmp_path, monkeypatch):
+    # Infinite in the last step of the fourth epoch, whose loss is still that of the one before.
+    explode(monkeypatch, Exploding(harmless=11))
+    saving = CheckpointConfig(str(tmp_path / "checkpoint"))
+    with pytest.raises(FlowersError, match=r"NaN in epoch 4:.*stays, after epoch 3 of"):
+        run(examples, tmp_path / "out", saving=saving, validation_freq=30, **BROKEN)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
@@ -276,6 +291,45 @@ def test_training_that_stopped_early_is_not_taken_up_again(examples, tmp_path, m
 
 def fail(*_arguments):
     raise OSError("no room")
+
+
+EVERY_OTHER = {"epochs": 5, "validation_freq": 2, "schedule": constant(0.02)}
+
+
+def test_fewer_validations_change_nothing_else(trained, examples, tmp_path):
+    result = run(examples, tmp_path, **EVERY_OTHER)
+    seen = [1, 3, 4]
+    for epoch, (found, expected) in enumerate(zip(result.history, trained[0].history, strict=True)):
+        assert (found.loss, found.accuracy) == (expected.loss, expected.accuracy)
+        assert found.validation == (expected.validation if epoch in seen else None)
+        assert 0 < found.images_per_second < 1e6
+    best = max((result.history[epoch] for epoch in seen), key=lambda one: one.val_accuracy)
+    assert result.kept.val_accuracy == best.val_accuracy
+    assert loss_on_validation(examples, tmp_path) == pytest.approx(result.kept.val_loss, rel=1e-5)
+    metrics = json.loads((tmp_path / "metrics").read_text())
+    assert metrics["val_accuracy"] == best.val_accuracy
+
+
+def test_logs_and_progress_have_only_what_was_validated(examples, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    run(examples, tmp_path, **EVERY_OTHER)
+    logged = logged_scalars(tmp_path / "model" / "tensorboard")
+    assert [step for split, tag, step in logged if (split, tag) == ("train", "loss")] == [
+        1, 2, 3, 4, 5,
+    ]  # fmt: skip
+    for tag in ("loss", "accuracy"):
+        steps = [step for split, name, step in logged if (split, name) == ("validation", tag)]
+        assert steps == [2, 4, 5]
+    lines = capsys.readouterr().out.splitlines()
+    shown = ["validation" in line for line in lines if " epochs, loss" in line]
+    assert shown == [False, True, False, True, True]
+
+
+def test_early_stopping_waits_for_a_validation(examples, tmp_path):
+    changes = {"epochs": 40, "patience": 6, "schedule": constant(1e-8)}
+    result = run(examples, tmp_path, validation_freq=4, **changes)
+    assert result.kept.epoch % 4 == 0
+    assert len(result.history) == result.kept.epoch + 8 < 40
 
 
 def test_keep_last_keeps_the_last(examples, tmp_path):
@@ -548,21 +602,29 @@ def test_mixed_batches_train(examples, tmp_path):
 
 def test_logs_are_what_tensorboard_reads(trained):
     result, output = trained
-    found = {}
-    for split in ("train", "validation"):
-        (file,) = (output / "model" / "tensorboard" / split).iterdir()
-        for record in tf.data.TFRecordDataset(str(file)):
-            event = tf.compat.v1.Event.FromString(record.numpy())
-            for value in event.summary.value:
-                assert value.metadata.plugin_data.plugin_name == "scalars"
-                found[split, value.tag, event.step] = tf.make_ndarray(value.tensor).item()
+    found = logged_scalars(output / "model" / "tensorboard")
     for epoch in result.history:
         assert found["train", "loss", epoch.epoch] == pytest.approx(epoch.loss)
         assert found["validation", "accuracy", epoch.epoch] == pytest.approx(epoch.val_accuracy)
 
 
+def logged_scalars(folder):
+    found = {}
+    for split in ("train", "validation"):
+        (file,) = (folder / split).iterdir()
+        for record in tf.data.TFRecordDataset(str(file)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                assert value.metadata.plugin_data.plugin_name == "scalars"
+                found[split, value.tag, event.step] = tf.make_ndarray(value.tensor).item()
+    return found
+
+
 def figures(result):
-    return [(one.epoch, one.loss, one.accuracy, one.val_loss) for one in result.history]
+    return [
+        (one.epoch, one.loss, one.accuracy, float("nan") if one.val_loss is None else one.val_loss)
+        for one in result.history
+    ]
 
 
 COURSES: dict[str, dict[str, Any]] = {
@@ -573,6 +635,7 @@ COURSES: dict[str, dict[str, Any]] = {
     "refined": REFINED | {"epochs": 1},
     "resized": RESIZED,
     "executions": {"steps_per_execution": 2, "global_batch_size": 4},
+    "seldom_validated": {"validation_freq": 2, "ema": 0.9},
 }
 
 
@@ -584,6 +647,8 @@ COURSES: dict[str, dict[str, Any]] = {
         ("dropout_and_average", 4),
         ("refined", 2),
         ("resized", 2),
+        # Right behind an epoch that is not validated.
+        ("seldom_validated", 2),
     ],
 )
 def test_training_goes_on_as_if_nothing_had_happened(

@@ -338,8 +338,18 @@ def test_file_has_its_name_when_it_is_whole(published_files, keras_home, monkeyp
 
 
 def test_machine_that_is_taken_away_while_it_fetches(published_files, keras_home, monkeypatch):
-    (published_files / "file.h5").write_bytes(bytes(100))
-    monkeypatch.setattr(QuietHandler, "copyfile", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    (published_files / "file.h5").write_bytes(bytes(1 << 20))
+
+    def end_when_a_part_is_written(_self, source, target):
+        target.write(source.read(1 << 19))
+        # Sooner, urllib might have opened the file but not yet be ready to close it.
+        deadline = time.monotonic() + 30
+        while not any(part.stat().st_size for part in keras_home.rglob("file.h5")):
+            assert time.monotonic() < deadline, "nothing was written"
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(QuietHandler, "copyfile", end_when_a_part_is_written)
     with Preemption().listening(), pytest.raises(RetryError, match="start the same again"):
         fetch_imagenet(Published("mobilenet_v2", "file.h5"))
     assert list((keras_home / "models").iterdir()) == []
