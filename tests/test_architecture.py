@@ -114,6 +114,17 @@ def test_image_holds_what_training_imports(repository, image):
     assert wanted <= locked
 
 
+def test_nets_and_schedules_compute_by_keras_alone(repository):
+    training = repository / "components" / "train_model"
+    nets = source_files(repository, "components/train_model/models")
+    assert len(nets) > 5
+    for path in [*nets, training / "schedules.py", training / "optimizers.py"]:
+        # What a backend has faster, these two import where that backend is the one in use.
+        chosen = path.name in ("batch_norm.py", "optimizers.py")
+        named = top_level_imports(path) if chosen else imports(path)
+        assert not {"tensorflow", "jax", "torch"} & {name.split(".")[0] for name in named}, path
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_only_the_interface_imports_kfp(repository, package):
     for path in source_files(repository, package.replace(".", "/")):

@@ -231,14 +231,19 @@ def test_multiplications_look_into_a_backbone():
 
 
 @pytest.mark.parametrize(
-    ("name", "black", "white"), [("squeezenet_lab", 0.0, 1.0), ("mobilenet_v2", -1.0, 1.0)]
+    ("name", "size", "black", "white"),
+    [
+        ("squeezenet_lab", 32, 0.0, 1.0),
+        ("mobilenet_v2", 32, -1.0, 1.0),
+        ("xception", 71, -1.0, 1.0),
+    ],
 )
-def test_scaling_is_that_of_the_reference(name, black, white):
-    model = net(name)
+def test_scaling_is_that_of_the_reference(name, size, black, white):
+    model = build_model(build(ModelConfig, {"name": name} | SMALL.get(name, {})), size, 3)
     inner = keras.Model(model.input, model.get_layer("scale").output)
     for value, scaled in ((0, black), (255, white)):
         np.testing.assert_allclose(
-            inner.predict_on_batch(np.full((1, 32, 32, 3), value, np.uint8)), scaled
+            inner.predict_on_batch(np.full((1, size, size, 3), value, np.uint8)), scaled
         )
 
 

@@ -115,6 +115,8 @@ def test_report_draws_the_curves(trained):
     page = (trained[1] / "report").read_text()
     # Loss and accuracy side by side, the learning rate, the throughput.
     assert page.count("<svg") == 3
+    assert "Learning rate at every step, at most" in page
+    assert "Train images per second in each epoch" in page
     assert f"the weights of epoch {trained[0].kept.epoch} are kept" in page
 
 
